@@ -1,0 +1,32 @@
+# Dockyard. A bare `make` prints this help.
+PY := .venv/bin/python
+
+help: ## this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Debian packages and the Python environment (root, Debian 12)
+	@scripts/setup
+
+demo: ## set up, then run the main job end to end and print what happens
+	@scripts/setup
+	@$(PY) -m dockyard.cli.demo
+
+test: ## set up, then all tests (root: the kernel tests use real namespaces)
+	@scripts/test
+
+check: ## lint, types, import contracts
+	@$(PY) -m ruff check src tests bench
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports --no-cache
+
+fix: ## format and repair what can be repaired
+	@$(PY) -m ruff check --fix src tests bench
+	@$(PY) -m ruff format src tests bench
+
+docs: ## generated pages: API coverage, error catalogue, settings
+	@$(PY) scripts/gendocs.py
+
+bench: ## benchmarks beside dockerd and podman (installs them)
+	@bench/run
+
+.PHONY: help setup demo test check fix docs bench

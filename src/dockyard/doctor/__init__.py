@@ -1,0 +1,1 @@
+"""The doctor room (to be opened)."""

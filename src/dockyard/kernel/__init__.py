@@ -1,0 +1,1 @@
+"""The kernel room (to be opened)."""

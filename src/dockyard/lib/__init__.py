@@ -1,0 +1,1 @@
+"""The lib room (to be opened)."""

@@ -1,0 +1,1 @@
+"""The oci room (to be opened)."""

@@ -1,0 +1,1 @@
+"""The registry room (to be opened)."""

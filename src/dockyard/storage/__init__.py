@@ -1,0 +1,1 @@
+"""The storage room (to be opened)."""

@@ -1,0 +1,1 @@
+"""The transfer room (to be opened)."""
