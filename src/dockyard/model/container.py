@@ -13,7 +13,7 @@ from dockyard.model.network import EndpointSettings as EndpointSettings
 from dockyard.model.wire import Document
 
 
-class HealthConfig(Document):
+class HealthConfig(Document, frozen=True):
     """Times are nanoseconds; 0 means Docker's default (30 s, 30 s, 3, 0 s, 5 s)."""
 
     test: list[str] | None = None
@@ -24,7 +24,7 @@ class HealthConfig(Document):
     retries: int = 0
 
 
-class ContainerConfig(Document):
+class ContainerConfig(Document, frozen=True):
     hostname: str = ""
     domainname: str = ""
     user: str = ""
@@ -52,30 +52,30 @@ class ContainerConfig(Document):
     shell: list[str] | None = None
 
 
-class RestartPolicy(Document):
+class RestartPolicy(Document, frozen=True):
     """``name``: "" or no, always, unless-stopped, on-failure; ours besides: unhealthy (restart when unhealthy)."""
 
     name: str = ""
     maximum_retry_count: int = 0
 
 
-class LogConfig(Document):
+class LogConfig(Document, frozen=True):
     type: str = ""
     config: dict[str, str] | None = None
 
 
-class PortBinding(Document):
+class PortBinding(Document, frozen=True):
     host_ip: str = field(default="", name="HostIp")
     host_port: str = ""
 
 
-class DeviceMapping(Document):
+class DeviceMapping(Document, frozen=True):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(Document):
+class DeviceRequest(Document, frozen=True):
     driver: str = ""
     count: int = 0
     device_ids: list[str] | None = None
@@ -83,23 +83,23 @@ class DeviceRequest(Document):
     options: dict[str, str] | None = None
 
 
-class ThrottleDevice(Document):
+class ThrottleDevice(Document, frozen=True):
     path: str = ""
     rate: int = 0
 
 
-class WeightDevice(Document):
+class WeightDevice(Document, frozen=True):
     path: str = ""
     weight: int = 0
 
 
-class Ulimit(Document):
+class Ulimit(Document, frozen=True):
     name: str = ""
     hard: int = 0
     soft: int = 0
 
 
-class Mount(Document):
+class Mount(Document, frozen=True):
     """``type``: bind, volume, tmpfs, image, npipe, cluster. Options stay maps: each type reads its own."""
 
     type: str = ""
@@ -113,8 +113,8 @@ class Mount(Document):
     tmpfs_options: dict[str, Any] | None = None
 
 
-class Resources(Document):
-    """Limits; also the body of ``POST /containers/{id}/update``. Bytes, microseconds and shares as in the Engine API."""
+class Resources(Document, frozen=True):
+    """Limits; also the body of ``POST /containers/{id}/update``. Bytes, microseconds, shares."""
 
     cpu_shares: int = 0
     memory: int = 0
@@ -149,7 +149,7 @@ class Resources(Document):
     io_maximum_bandwidth: int = field(default=0, name="IOMaximumBandwidth")
 
 
-class HostConfig(Resources):
+class HostConfig(Resources, frozen=True):
     binds: list[str] | None = None
     container_id_file: str = field(default="", name="ContainerIDFile")
     log_config: LogConfig = LogConfig()

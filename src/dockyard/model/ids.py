@@ -1,4 +1,4 @@
-"""Identifiers: 64 hex digits, as Docker's. A prefix of at least one digit may stand for the whole where it is unique."""
+"""Identifiers: 64 hex digits, as Docker's. A prefix may stand for the whole where it is unique."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from msgspec import field
 from dockyard.model.wire import Document
 
 
-class EndpointIPAMConfig(Document):
+class EndpointIPAMConfig(Document, frozen=True):
     ipv4_address: str = field(default="", name="IPv4Address")
     ipv6_address: str = field(default="", name="IPv6Address")
     link_local_ips: list[str] | None = field(default=None, name="LinkLocalIPs")
 
 
-class EndpointSettings(Document):
+class EndpointSettings(Document, frozen=True):
     ipam_config: EndpointIPAMConfig | None = field(default=None, name="IPAMConfig")
     links: list[str] | None = None
     aliases: list[str] | None = None
@@ -31,18 +31,18 @@ class EndpointSettings(Document):
     dns_names: list[str] | None = None
 
 
-class NetworkingConfig(Document):
+class NetworkingConfig(Document, frozen=True):
     endpoints_config: dict[str, EndpointSettings] | None = None
 
 
-class IPAMConfig(Document):
+class IPAMConfig(Document, frozen=True):
     subnet: str = ""
     ip_range: str = ""
     gateway: str = ""
     auxiliary_addresses: dict[str, str] | None = None
 
 
-class IPAM(Document):
+class IPAM(Document, frozen=True):
     driver: str = "default"
     options: dict[str, str] | None = None
     config: list[IPAMConfig] | None = None
