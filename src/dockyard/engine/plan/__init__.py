@@ -1,1 +1,1 @@
-"""Decisions of the engine: plain functions from values to values. No I/O, no clock of their own, no randomness unseeded."""
+"""Decisions of the engine: plain functions from values to values. No I/O, no clock, no unseeded randomness."""
