@@ -1,4 +1,4 @@
-"""Events: what happened, to whom, when. A ring of the last 256 and bounded queues to those who listen (moby daemon/events).
+"""Events: what happened, to whom, when. A ring of the last 256 and bounded queues to those who listen.
 
 A listener that does not read loses the oldest of its queue rather than holding up the engine; nothing here awaits.
 """
