@@ -1,1 +1,33 @@
-"""The runtime room (to be opened)."""
+"""Runtime: from a request to a running process, and everything about that process until it is gone.
+
+Nouns: *spec* (OCI runtime configuration, made by the pure ``plan``), *bundle* (directory of one container: spec, log,
+attach socket, exit code), *conmon* (one small process that watches one container and outlives the daemon), *task* (a
+supervised container), *hub* (the one attach connection and its many clients), *frame*, *log line*, *exec session*.
+
+Invariants:
+- A container never depends on the daemon's life: stdio, log and exit code belong to its conmon.
+- There is never a second connection to conmon's attach socket, nor is it left unread for longer than a named grace.
+- A container's file system is never resolved by path: by descriptor, in its root, without following links out of it.
+- No name service, no program and no library is ever looked up inside a container.
+- No thread and no poll per container. Never imports engine, network or storage.
+"""
+
+from dockyard.runtime.model import (
+    Alive,
+    Created,
+    Exit,
+    Frame,
+    HostFacts,
+    LogLine,
+    Lost,
+    Plan,
+    Recovered,
+    RuntimeFacts,
+)
+from dockyard.runtime.probe import probe
+from dockyard.runtime.service import Runtime
+
+__all__ = [
+    "Alive", "Created", "Exit", "Frame", "HostFacts", "LogLine", "Lost", "Plan", "Recovered", "Runtime", "RuntimeFacts",
+    "probe",
+]  # fmt: skip
