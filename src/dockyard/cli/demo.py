@@ -1,6 +1,6 @@
 """``make demo``: the main job end to end, on a private engine, and what happened in words.
 
-The docker CLI on the PATH is the client where there is one, dockyard's own otherwise: both speak to the same engine. The
+The docker CLI on the PATH is the client where there is one, dockyard's own otherwise; both speak to one engine. The
 engine's data stay in a directory of its own (``/var/lib/dockyard/demo``), so that a second run finds the base image;
 everything else is taken away at the end, also after Ctrl-C.
 """
