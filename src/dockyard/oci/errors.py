@@ -13,6 +13,4 @@ REFERENCE_IS_AN_ID = Code(
     "DY-OCI-004", InvalidParameter,
     "invalid repository name ({name}), cannot specify 64-byte hexadecimal strings",
 )  # fmt: skip
-REFERENCE_TOO_LONG = Code(
-    "DY-OCI-005", InvalidParameter, "repository name must not be more than 255 characters"
-)
+REFERENCE_TOO_LONG = Code("DY-OCI-005", InvalidParameter, "repository name must not be more than 255 characters")
