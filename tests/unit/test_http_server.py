@@ -76,7 +76,8 @@ async def test_async_handler_answers_pipelined_requests_in_order(tmp_path: Path)
     async with serving(tmp_path, echo) as rig:
         reader, writer = await rig.connect()
         one = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
-        two = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\ndef\r\n2\r\ngh\r\n0\r\nA: b\r\n\r\n"
+        two = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        two += b"3;x=y\r\ndef\r\n2\r\ngh\r\n0\r\nA: b\r\n\r\n"
         three = b"\r\nGET /c%20d?x=1&x=2&y HTTP/1.1\r\nHost: x\r\n\r\n"
         for byte in one + two + three:  # worst case: every byte alone
             writer.write(bytes([byte]))
@@ -177,8 +178,7 @@ async def test_a_body_that_nobody_takes_stops_the_socket(tmp_path: Path) -> None
 
     async def handler(request: Request) -> Response:
         await go.wait()
-        async for piece in request.stream():
-            seen.append(len(piece))
+        seen.extend([len(piece) async for piece in request.stream()])
         return Response(200, {}, str(sum(seen)).encode())
 
     async with serving(tmp_path, handler) as rig:

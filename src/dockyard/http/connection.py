@@ -36,8 +36,8 @@ _NO_BODY_READ = b"Connection: close\r\n"
 
 class Connection(asyncio.Protocol):
     __slots__ = ("_advancing", "_body", "_chunked", "_closing", "_expect", "_fields", "_lasting", "_lost", "_need",
-                 "_parser", "_paused", "_peer", "_pending", "_raw", "_request", "_room", "_state", "_streaming", "_target",
-                 "_task", "_transport", "_whole", "limits", "server", "since")  # fmt: skip
+                 "_parser", "_paused", "_peer", "_pending", "_raw", "_request", "_room", "_state", "_streaming",
+                 "_target", "_task", "_transport", "_whole", "limits", "server", "since")  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self.server = server

@@ -47,12 +47,11 @@ def _push(sock: int, fd: int, offset: int, count: int) -> int:
 async def _room(loop: asyncio.AbstractEventLoop, sock: int, gone: asyncio.Future[None]) -> None:
     ready = asyncio.Event()
     loop.add_writer(sock, ready.set)
-    waiter = loop.create_task(ready.wait())
+    gone.add_done_callback(lambda _: ready.set())
     try:
-        await asyncio.wait({waiter, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await ready.wait()
     finally:
         loop.remove_writer(sock)
-        waiter.cancel()
 
 
 async def send_file(sock_fd: int, fd: int, offset: int, count: int, gone: asyncio.Future[None]) -> None:
