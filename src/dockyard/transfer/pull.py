@@ -144,9 +144,7 @@ class Pull:
                 self._feed.state("Already exists", short_id(layer.digest))
                 continue
             self._feed.state("Pulling fs layer", short_id(layer.digest))
-            download = Download(
-                found.sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts
-            )
+            download = Download(found.sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts)
             waiting[diff_id] = functools.partial(self._settle, layer.digest, layer.size, diff_id, download)
         started = {key: self._downloads.start(key, work) for key, work in waiting.items()}
         try:
