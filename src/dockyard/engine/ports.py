@@ -172,7 +172,9 @@ class Runtime(Protocol):
 
 class ExecProcess(Protocol):
     pid: int
-    stream: Stream
+
+    @property
+    def stream(self) -> Stream: ...
 
     async def wait(self) -> int: ...
     async def resize(self, height: int, width: int) -> None: ...
