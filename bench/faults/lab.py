@@ -168,7 +168,7 @@ class Lab:
 
     def run(self, name: str, command: list[str] | None = None, *, start: bool = True, **spec: Any) -> str:
         """Create (and start) a container; ``spec`` is the create body, HostConfig included. Gives its id."""
-        body = {"Image": IMAGE, "Cmd": command or ["sleep", "1000"], **spec}
+        body = {"Image": IMAGE, "Cmd": ["sleep", "1000"] if command is None else command, **spec}
         key = str(self.client.request("POST", "/containers/create", {"name": name}, body)["Id"])
         if start:
             self.client.request("POST", f"/containers/{key}/start")

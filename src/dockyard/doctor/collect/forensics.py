@@ -14,15 +14,23 @@ from typing import Any
 from dockyard.client import Client
 from dockyard.doctor.collect.files import container_file, host_file, walk_parts
 from dockyard.doctor.facts import FileFact
+from dockyard.doctor.view import when
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SOON = 2.0
 EXEC_FAILURES = {126, 127, 128, 255}
 SHELLS = ("sh", "bash", "ash", "dash")
 
 
 def failed_to_start(inspect: dict[str, Any]) -> bool:
+    """Did it fail to start, or end so soon with an error that it may have? (runc 1.1 reports a late failure as 1.)"""
     state = inspect.get("State") or {}
-    return bool(state.get("Error")) or (not state.get("Running") and state.get("ExitCode") in EXEC_FAILURES)
+    if state.get("Error"):
+        return True
+    if state.get("Running") and not state.get("Restarting"):
+        return False
+    code = state.get("ExitCode")
+    return code in EXEC_FAILURES or (code == 1 and when(state["FinishedAt"]) - when(state["StartedAt"]) < SOON)
 
 
 def environment(inspect: dict[str, Any]) -> dict[str, str]:

@@ -137,7 +137,7 @@ class Gathering:
 
     def _events(self) -> list[dict[str, Any]]:
         """What the engine remembers (dockerd: the last 256)."""
-        query = {"since": "0", "until": str(int(time.time()))}
+        query = {"since": "0", "until": f"{time.time():.9f}"}
         return list(self.client.objects("GET", "/events", query, timeout=self.left()))
 
     def _machine(self, engine: Engine, root: str, containers: list[dict[str, Any]]) -> dict[str, Any]:

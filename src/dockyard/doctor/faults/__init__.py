@@ -12,7 +12,14 @@ from functools import lru_cache
 from dockyard.doctor.rule import Rule
 
 FAMILIES: dict[str, tuple[str, ...]] = {
+    "engine": ("daemon",),
     "net": ("forwarding", "links", "addresses"),
+    "dns": ("resolvers",),
+    "ports": ("published",),
+    "storage": ("disk",),
+    "resources": ("limits",),
+    "privileges": ("access",),
+    "start": ("exec", "ends"),
 }
 
 
