@@ -129,7 +129,10 @@ class FakeWriter:
             self._unpack = _unpacker(data)
         self._blob.update(data)
         self._seen += len(data)
-        plain = self._unpack(data)
+        try:
+            plain = self._unpack(data)
+        except zlib.error as error:
+            raise BLOB_MISMATCH(digest=self._digest, cause=error) from error
         self._plain.update(plain)
         self._file.write(plain)
 

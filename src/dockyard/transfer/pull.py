@@ -15,7 +15,6 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dockyard.errors import Cancelled, DockyardError
 from dockyard.oci import Digest, ImageRef
 
 from .cancel import Cancel
@@ -37,7 +36,7 @@ from .manifests import (
 from .model import RawManifest
 from .ports import ImageStore, PulledImage
 from .records import Known, Records
-from .repository import Repository
+from .repository import Repository, first_good
 
 MAX_INDEX_DEPTH = 2
 """An index may point to an index (OCI image-index.md); deeper nesting is not seen in practice."""
@@ -59,17 +58,13 @@ class Found:
 
 
 def resolve(sources: list[Repository], ref: ImageRef, wanted: Platform) -> Found:
-    """Ask each source in turn; the error of the last, the registry itself, is the one that counts."""
     reference = ref.digest or ref.tag or ""
-    for place, source in enumerate(sources):
-        try:
-            return Found(sources[place:], *_descend(source, source.manifest(reference), ref, wanted))
-        except Cancelled:
-            raise
-        except DockyardError:
-            if source is sources[-1]:
-                raise
-    raise AssertionError("a domain always has at least one endpoint")
+
+    def ask(source: Repository) -> Found:
+        found = _descend(source, source.manifest(reference), ref, wanted)
+        return Found(sources[sources.index(source) :], *found)
+
+    return first_good(sources, ask)
 
 
 def _descend(
@@ -118,7 +113,7 @@ class Pull:
         found = resolve(self._sources(ref), ref, platform or host_platform())
         self._feed.say(f"Pulling from {ref.path}", ref.digest or ref.tag or "")
         manifest = found.manifest
-        raw_config = found.sources[0].blob_bytes(manifest.config.digest)
+        raw_config = first_good(found.sources, lambda source: source.blob_bytes(manifest.config.digest))
         config = parse_config(raw_config, len(manifest.layers), ref.familiar)
         if platform is not None and found.index is None and rank(platform, config.platform) is None:
             raise WRONG_PLATFORM(ref=ref.familiar, actual=config.platform, platform=platform)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from dockyard.errors import Cancelled, DockyardError
 from dockyard.oci import Digest, algorithm_of, is_digest
 
 from .challenge import repository_scope
@@ -18,6 +21,8 @@ from .manifests import ACCEPT, sniff_media_type
 from .model import RawManifest
 from .session import Session
 from .transport import discard
+
+log = logging.getLogger(__name__)
 
 MAX_MANIFEST = 4 << 20
 """Bytes; what the specification asks registries to accept at least, and dockerd's own limit."""
@@ -79,7 +84,7 @@ class Repository:
             if not following:
                 break
             url = urljoin(url, following)
-        return found
+        return sorted(set(found))  # not every registry sorts
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -152,6 +157,21 @@ class Repository:
         if not location:
             raise UPLOAD_FAILED(what="a blob", host=self.session.endpoint.host, cause="the answer names no Location")
         return urljoin(response.url or self.session.endpoint.base + "/v2/", location)
+
+
+T = TypeVar("T")
+
+
+def first_good(sources: Sequence[Repository], ask: Callable[[Repository], T]) -> T:
+    """The first answer; the error of the last source, the registry itself, is the one that counts."""
+    for source in sources[:-1]:
+        try:
+            return ask(source)
+        except Cancelled:
+            raise
+        except DockyardError as error:
+            log.info("%s does not serve %s, trying the next: %s", source.session.endpoint.base, source.path, error)
+    return ask(sources[-1])
 
 
 def next_page(link: str) -> str:
