@@ -20,7 +20,7 @@ Fail = Callable[[str], Exception]
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _TIME = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PORT = re.compile(
-    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+|[0-9a-fA-F:]+):)?(?:(?P<published>\d*(?:-\d+)?):)?"
+    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|\d+\.\d+\.\d+\.\d+|[0-9a-fA-F]*:[0-9a-fA-F:]*):)?(?:(?P<published>\d*(?:-\d+)?):)?"
     r"(?P<target>\d+(?:-\d+)?)(?:/(?P<protocol>tcp|udp|sctp))?\Z"
 )
 _ACCESS = frozenset({"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent"})
@@ -175,9 +175,8 @@ def device(spec: Any) -> Map:
 def depends_on(value: Any) -> Map:
     if isinstance(value, list):
         return Map({name: Map({"condition": "service_started", "required": True}) for name in value})
-    return Map({
-        name: Map({"condition": "service_started", "required": True} | dict(terms or {})) for name, terms in value.items()
-    })  # fmt: skip
+    default = {"condition": "service_started", "required": True}
+    return Map({name: Map(default | dict(terms or {})) for name, terms in value.items()})
 
 
 def networks(value: Any) -> Map:

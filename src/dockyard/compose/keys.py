@@ -1,22 +1,22 @@
 """Which keys a Compose file may have and of which shape: the Compose Specification as one table, and its check.
 
-A shape is a word (``str``, ``num``, ``bool``, ``list``, ``strlist``, ``pairs``, ``any``), a mapping of keys to shapes, or
-a tuple of alternatives. ``x-`` keys are allowed everywhere. Checked against the public schema in the tests.
+A shape is a word (``str``, ``num``, ``bool``, ``strlist``, ``pairs``, ``any``), a mapping of keys to shapes, or a tuple
+of alternatives. ``x-`` keys are allowed everywhere. Checked against the public schema in the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dockyard.compose.document import nearest, place
 from dockyard.compose.errors import UNKNOWN_KEY, WRONG_TYPE
 
-Shape = str | tuple["Shape", ...] | Mapping[str, "Shape"] | list["Shape"]
-"""``[shape]`` is a list of it; ``{"*": shape}`` a mapping with free keys."""
+Shape = str | Sequence["Shape"] | Mapping[str, "Shape"]
+"""``[shape]`` is a list of it, ``(a, b)`` either; ``{"*": shape}`` a mapping with free keys."""
 
 _TEXT = {
-    "str": "a string", "num": "a number", "bool": "true or false", "list": "a list", "strlist": "a string or a list",
+    "str": "a string", "num": "a number", "bool": "true or false", "strlist": "a string or a list",
     "pairs": "a mapping or a list of NAME=VALUE", "any": "anything", "null": "empty",
 }  # fmt: skip
 
@@ -74,7 +74,8 @@ SERVICE: dict[str, Shape] = {
     "cpu_percent": ("num", "str"), "cpu_period": ("num", "str"), "cpu_quota": ("num", "str"),
     "cpu_rt_period": ("num", "str"), "cpu_rt_runtime": ("num", "str"), "cpu_shares": ("num", "str"),
     "cpus": ("num", "str"), "cpuset": "str", "credential_spec": "any",
-    "depends_on": (["str"], {"*": {"condition": "str", "restart": "bool", "required": "bool"}}), "deploy": ("null", DEPLOY),
+    "depends_on": (["str"], {"*": {"condition": "str", "restart": "bool", "required": "bool"}}),
+    "deploy": ("null", DEPLOY),
     "develop": ("null", {"watch": [{
         "path": "str", "action": "str", "target": "str", "ignore": "strlist", "include": "strlist", "exec": _HOOK,
         "initial_sync": "bool",
@@ -187,20 +188,26 @@ def _choose(value: Any, shape: Shape) -> Shape | None:
         return shape if isinstance(value, dict) else None
     if isinstance(shape, list):
         return shape if isinstance(value, list) else None
-    scalar = isinstance(value, (str, int, float)) or value is None
-    fits = {
-        "any": True,
-        "null": value is None,
-        # YAML reads `user: 1000` and `subnet: no` as it likes; a lone scalar is taken as the text it was.
-        "str": isinstance(value, (str, int, float)),
-        "num": isinstance(value, (int, float)) and not isinstance(value, bool),
-        "bool": isinstance(value, bool) or (isinstance(value, str) and value.lower() in {"true", "false", "yes", "no", "y", "n", "on", "off"}),
-        "list": isinstance(value, list),
-        "strlist": isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, (str, int)) for item in value)),
-        "pairs": (isinstance(value, dict) and all(_scalar_or_list(item) for item in value.values()))
-        or (isinstance(value, list) and all(isinstance(item, str) for item in value)),
-    }  # fmt: skip
-    return shape if fits[shape] and (scalar or not isinstance(value, str)) else None
+    assert isinstance(shape, str)
+    return shape if _FITS[shape](value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in _BOOLEANS)
+
+
+def _is_strlist(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, (str, int)) for item in value))
+
+
+def _is_pairs(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_scalar_or_list(item) for item in value.values())
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _scalar_or_list(value: Any) -> bool:
@@ -212,4 +219,17 @@ def _names(shape: Shape) -> str:
         return " or ".join(dict.fromkeys(_names(option) for option in shape if option != "null"))
     if isinstance(shape, Mapping):
         return "a mapping"
-    return "a list" if isinstance(shape, list) else _TEXT[shape]
+    return _TEXT[shape] if isinstance(shape, str) else "a list"
+
+
+_BOOLEANS = frozenset({"true", "false", "yes", "no", "y", "n", "on", "off"})
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "any": lambda value: True,
+    "null": lambda value: value is None,
+    # YAML reads `user: 1000` as it likes; a lone scalar is taken as the text it was.
+    "str": lambda value: isinstance(value, (str, int, float)),
+    "num": _is_number,
+    "bool": _is_bool,
+    "strlist": _is_strlist,
+    "pairs": _is_pairs,
+}

@@ -12,6 +12,8 @@ Invariants:
 - No thread and no poll per container. Never imports engine, network or storage.
 """
 
+from dockyard.runtime.detach import DetachKeys, parse_detach_keys
+from dockyard.runtime.devices import block_numbers, host_devices, resolve_devices
 from dockyard.runtime.model import (
     Alive,
     Created,
@@ -24,10 +26,16 @@ from dockyard.runtime.model import (
     Recovered,
     RuntimeFacts,
 )
+from dockyard.runtime.plan import make_spec, make_update, plan_process
 from dockyard.runtime.probe import probe
+from dockyard.runtime.request import DeviceNode, IdMapping, Namespaces, ResolvedMount, SpecRequest
 from dockyard.runtime.service import Runtime
+from dockyard.runtime.signals import parse_signal
+from dockyard.runtime.users import User, resolve
 
 __all__ = [
-    "Alive", "Created", "Exit", "Frame", "HostFacts", "LogLine", "Lost", "Plan", "Recovered", "Runtime", "RuntimeFacts",
-    "probe",
+    "Alive", "Created", "DetachKeys", "DeviceNode", "Exit", "Frame", "HostFacts", "IdMapping", "LogLine", "Lost",
+    "Namespaces", "Plan", "Recovered", "ResolvedMount", "Runtime", "RuntimeFacts", "SpecRequest", "User",
+    "block_numbers", "host_devices", "make_spec", "make_update", "parse_detach_keys", "parse_signal", "plan_process",
+    "probe", "resolve", "resolve_devices",
 ]  # fmt: skip

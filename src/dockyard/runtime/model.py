@@ -125,6 +125,8 @@ class HostFacts:
     memory: int
     seccomp: bool
     apparmor: bool
+    apparmor_default: str
+    """docker-default where that profile is loaded, else ""."""
     init_path: str
     nofile_limit: int
     rlimits: dict[str, tuple[int, int]] = field(default_factory=dict)
