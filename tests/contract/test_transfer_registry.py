@@ -73,7 +73,7 @@ async def machines(tmp_path: Path) -> AsyncIterator[Any]:
 
         yield new
         for machine in made:
-            assert (machine.store.open_writers, machine.store.leases) == (0, 0)
+            assert (machine.store.ingests, machine.store.leases) == (0, 0)
 
 
 def statuses(items: list[dict[str, Any]], id: str | None = None) -> list[str]:
@@ -355,7 +355,7 @@ async def test_a_reader_who_leaves_cancels_the_pull(registry: str, proxy: Front,
     await one.push(ref)
     async with aclosing(await two.transfer.pull(ref)) as stream:
         await anext(stream)
-    assert two.store.open_writers == 0
+    assert two.store.ingests == 0
 
 
 # -- others' tools ---------------------------------------------------------------------------------------------------

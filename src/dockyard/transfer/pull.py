@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from dockyard.oci import Digest, ImageRef
 
 from .cancel import Cancel
-from .download import Download, Downloads, short_id
+from .download import Downloads, download, short_id
 from .errors import WRONG_PLATFORM
 from .feed import Feed
 from .manifests import (
+    Descriptor,
     ImageConfig,
     ImageIndex,
     ImageManifest,
@@ -139,10 +140,7 @@ class Pull:
                 self._feed.state("Already exists", short_id(layer.digest))
                 continue
             self._feed.state("Pulling fs layer", short_id(layer.digest))
-            download = Download(
-                found.sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts
-            )
-            waiting[diff_id] = functools.partial(self._settle, layer.digest, layer.size, diff_id, download)
+            waiting[diff_id] = functools.partial(self._settle, found.sources, layer, diff_id)
         started = {key: self._downloads.start(key, work) for key, work in waiting.items()}
         try:
             for key, (future, _) in started.items():
@@ -155,13 +153,13 @@ class Pull:
                 if ours and not future.cancel():
                     future.exception()
 
-    def _settle(self, digest: Digest, size: int, diff_id: Digest, download: Download) -> None:
+    def _settle(self, sources: list[Repository], layer: Descriptor, diff_id: Digest) -> None:
         self._cancel.check()
         if not self._store.has_layer(diff_id):
-            download.run()
+            download(sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts)
         # The store unpacked while the bytes came in: one object tells old clients that this phase is over.
-        self._feed.count("Extracting", short_id(digest), size, size, final=True)
-        self._feed.state("Pull complete", short_id(digest))
+        self._feed.count("Extracting", short_id(layer.digest), layer.size, layer.size, final=True)
+        self._feed.state("Pull complete", short_id(layer.digest))
 
     def _remember(self, found: Found, config: ImageConfig, ref: ImageRef) -> None:
         self._records.add(

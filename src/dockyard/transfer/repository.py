@@ -10,7 +10,6 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
 
 from dockyard.errors import Cancelled, DockyardError
 from dockyard.oci import Digest, algorithm_of, is_digest
@@ -198,11 +197,3 @@ def regroup(data: Iterable[bytes], size: int) -> Iterator[bytes]:
     if held:
         yield bytes(held)
 
-
-def read_chunks(response: BaseHTTPResponse, size: int) -> Iterator[bytes]:
-    """Chunks of the body, at most ``size`` bytes each. Raises ConnectionError if the stream breaks."""
-    try:
-        while data := response.read(size):
-            yield data
-    except (HTTPError, OSError) as error:
-        raise ConnectionError(str(error)) from error
