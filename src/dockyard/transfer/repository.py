@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
 
+from dockyard.errors import Cancelled, DockyardError
 from dockyard.oci import Digest, algorithm_of, is_digest
 
 from .challenge import repository_scope
@@ -18,6 +20,8 @@ from .manifests import ACCEPT, sniff_media_type
 from .model import RawManifest
 from .session import Session
 from .transport import discard
+
+log = logging.getLogger(__name__)
 
 MAX_MANIFEST = 4 << 20
 """Bytes; what the specification asks registries to accept at least, and dockerd's own limit."""
@@ -77,7 +81,7 @@ class Repository:
             if not following:
                 break
             url = urljoin(url, following)
-        return found
+        return sorted(set(found))  # not every registry sorts
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -148,6 +152,21 @@ class Repository:
         return urljoin(response.url or self.session.endpoint.base + "/v2/", location)
 
 
+T = TypeVar("T")
+
+
+def first_good(sources: Sequence[Repository], ask: Callable[[Repository], T]) -> T:
+    """The first answer; the error of the last source, the registry itself, is the one that counts."""
+    for source in sources[:-1]:
+        try:
+            return ask(source)
+        except Cancelled:
+            raise
+        except DockyardError as error:
+            log.info("%s does not serve %s, trying the next: %s", source.session.endpoint.base, source.path, error)
+    return ask(sources[-1])
+
+
 def next_page(link: str) -> str:
     """The target of ``Link: <…>; rel="next"`` (RFC 8288), "" if there is none."""
     target, _, parameters = link.partition(">")
@@ -172,11 +191,3 @@ def regroup(data: Iterable[bytes], size: int) -> Iterator[bytes]:
     if held:
         yield bytes(held)
 
-
-def read_chunks(response: BaseHTTPResponse, size: int) -> Iterator[bytes]:
-    """Chunks of the body, at most ``size`` bytes each. Raises ConnectionError if the stream breaks."""
-    try:
-        while data := response.read(size):
-            yield data
-    except (HTTPError, OSError) as error:
-        raise ConnectionError(str(error)) from error
