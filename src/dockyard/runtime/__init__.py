@@ -1,1 +1,41 @@
-"""The runtime room (to be opened)."""
+"""Runtime: from a request to a running process, and everything about that process until it is gone.
+
+Nouns: *spec* (OCI runtime configuration, made by the pure ``plan``), *bundle* (directory of one container: spec, log,
+attach socket, exit code), *conmon* (one small process that watches one container and outlives the daemon), *task* (a
+supervised container), *hub* (the one attach connection and its many clients), *frame*, *log line*, *exec session*.
+
+Invariants:
+- A container never depends on the daemon's life: stdio, log and exit code belong to its conmon.
+- There is never a second connection to conmon's attach socket, nor is it left unread for longer than a named grace.
+- A container's file system is never resolved by path: by descriptor, in its root, without following links out of it.
+- No name service, no program and no library is ever looked up inside a container.
+- No thread and no poll per container. Never imports engine, network or storage.
+"""
+
+from dockyard.runtime.detach import DetachKeys, parse_detach_keys
+from dockyard.runtime.devices import block_numbers, host_devices, resolve_devices
+from dockyard.runtime.model import (
+    Alive,
+    Created,
+    Exit,
+    Frame,
+    HostFacts,
+    LogLine,
+    Lost,
+    Plan,
+    Recovered,
+    RuntimeFacts,
+)
+from dockyard.runtime.plan import make_spec, make_update, plan_process
+from dockyard.runtime.probe import probe
+from dockyard.runtime.request import DeviceNode, IdMapping, Namespaces, ResolvedMount, SpecRequest
+from dockyard.runtime.service import Runtime
+from dockyard.runtime.signals import parse_signal
+from dockyard.runtime.users import User, resolve
+
+__all__ = [
+    "Alive", "Created", "DetachKeys", "DeviceNode", "Exit", "Frame", "HostFacts", "IdMapping", "LogLine", "Lost",
+    "Namespaces", "Plan", "Recovered", "ResolvedMount", "Runtime", "RuntimeFacts", "SpecRequest", "User",
+    "block_numbers", "host_devices", "make_spec", "make_update", "parse_detach_keys", "parse_signal", "plan_process",
+    "probe", "resolve", "resolve_devices",
+]  # fmt: skip

@@ -1,0 +1,85 @@
+"""One supervised container: its handles and how its end is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+
+from dockyard.kernel import pidfd as handles
+from dockyard.kernel.process import Child
+from dockyard.runtime.model import Exit, Supervised
+
+CONMON_DIED = 255
+
+
+def read_exit(bundle: str) -> Exit | None:
+    """What conmon left in the bundle; None while the container lives."""
+    try:
+        with open(f"{bundle}/exit") as file:
+            code = int(file.read())
+            at = os.fstat(file.fileno()).st_mtime_ns
+    except (FileNotFoundError, ValueError):
+        return None
+    return Exit(code, at, oom_killed=os.path.exists(f"{bundle}/oom"))
+
+
+class Task:
+    """``exit`` is set once. ``child`` is conmon when this daemon started it, and must be reaped then."""
+
+    def __init__(self, record: Supervised, bundle: str, pidfd: int, conmon_fd: int, child: Child | None) -> None:
+        self.record = record
+        self.bundle = bundle
+        self.pidfd = pidfd
+        self.started = False
+        self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._conmon_fd = conmon_fd
+        self._child = child
+        self._watching = False
+
+    def watch(self) -> None:
+        self._loop.add_reader(self._conmon_fd, self._conmon_gone)
+        self._watching = True
+        self.settle()  # the exit file may have come before anybody looked
+
+    def settle(self) -> None:
+        """Called on a sign that there may be an exit file."""
+        if not self.exit.done() and (ended := read_exit(self.bundle)) is not None:
+            self.exit.set_result(ended)
+
+    def _conmon_gone(self) -> None:
+        self._unwatch()
+        if self._child is not None:
+            self._child.reap()
+        if self.pidfd < 0:  # closed meanwhile; only the reaping was left to do
+            self._drop_conmon()
+            return
+        self.settle()
+        if not self.exit.done():
+            # Without conmon nobody holds the container's stdio or learns its exit code: it cannot go on.
+            with contextlib.suppress(ProcessLookupError):
+                handles.send_signal(self.pidfd, signal.SIGKILL)
+            self.exit.set_result(Exit(CONMON_DIED, time.time_ns(), error="conmon ended unexpectedly"))
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._loop.remove_reader(self._conmon_fd)
+            self._watching = False
+
+    def _drop_conmon(self) -> None:
+        self._unwatch()
+        if self._conmon_fd >= 0:
+            os.close(self._conmon_fd)
+            self._conmon_fd = -1
+
+    def close(self, *, reap: bool = False) -> None:
+        """With ``reap`` a conmon that is still busy with its exit command stays watched until it can be reaped."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if not (reap and self._watching and self._child is not None):
+            self._drop_conmon()
+        self.exit.cancel()
