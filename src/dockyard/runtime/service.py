@@ -21,6 +21,7 @@ import msgspec
 from dockyard.kernel import cgroup, process
 from dockyard.kernel import pidfd as handles
 from dockyard.runtime import conmon, errors, messages
+from dockyard.runtime.attach import Attachment, Overflow
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
 from dockyard.runtime.model import Alive, Created, Exit, HostFacts, Lost, Recovered, Supervised
@@ -120,6 +121,26 @@ class Runtime:
     async def wait_exit(self, container_id: str) -> Exit:
         """Any number of waiters; also after the end, until ``delete``."""
         return await asyncio.shield(self._task(container_id).exit)
+
+    def attach(
+        self,
+        container_id: str,
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        overflow: Overflow = Overflow.CUT,
+    ) -> Attachment:
+        """Also before the start. Never waits and costs the container nothing."""
+        task = self._task(container_id)
+        subscription = task.hub.subscribe(stdout=stdout, stderr=stderr, overflow=overflow)
+        return Attachment(task.hub, subscription, tty=task.record.tty, stdin=stdin)
+
+    async def resize(self, container_id: str, height: int, width: int) -> None:
+        """The terminal's size; also before the start, and then the process finds it."""
+        task = self._task(container_id)
+        if task.record.tty:
+            task.control(f"1 {height} {width}\n")
 
     async def kill(self, container_id: str, number: int = signal.SIGKILL) -> None:
         """Signals the container's first process. Raises Conflict when there is none any more."""

@@ -10,6 +10,8 @@ import time
 
 from dockyard.kernel import pidfd as handles
 from dockyard.kernel.process import Child
+from dockyard.runtime import errors
+from dockyard.runtime.attach import Hub
 from dockyard.runtime.model import Exit, Supervised
 
 CONMON_DIED = 255
@@ -39,16 +41,37 @@ class Task:
         self._conmon_fd = conmon_fd
         self._child = child
         self._watching = False
+        self.hub = Hub(
+            stdin=record.open_stdin,
+            closes_stdin=record.stdin_once and not record.tty,
+            on_output=self._output,
+        )
 
     def watch(self) -> None:
+        with contextlib.suppress(OSError):  # conmon has gone already: the exit file tells
+            self.hub.connect(self.bundle)
         self._loop.add_reader(self._conmon_fd, self._conmon_gone)
         self._watching = True
         self.settle()  # the exit file may have come before anybody looked
+
+    def _output(self, size: int) -> None:
+        """Counts towards the rotation of the log."""
 
     def settle(self) -> None:
         """Called on a sign that there may be an exit file."""
         if not self.exit.done() and (ended := read_exit(self.bundle)) is not None:
             self.exit.set_result(ended)
+
+    def control(self, line: str) -> None:
+        """Tells conmon: ``1 H W`` resizes the terminal, ``2 0 0`` opens the log anew. Raises Conflict after the end."""
+        try:
+            fd = os.open(f"{self.bundle}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            raise errors.NOT_RUNNING(id=self.record.id) from None
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
 
     def _conmon_gone(self) -> None:
         self._unwatch()
@@ -80,6 +103,7 @@ class Task:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
+        self.hub.close()
         if not (reap and self._watching and self._child is not None):
             self._drop_conmon()
         self.exit.cancel()
