@@ -113,9 +113,9 @@ class Subscription:
 
 
 class Hub:
-    """``on_output`` hears of the size of each piece (log rotation counts with it)."""
+    """``on_output`` hears of each packet before any client (log rotation counts with it)."""
 
-    def __init__(self, *, stdin: bool, closes_stdin: bool, on_output: Callable[[int], None]) -> None:
+    def __init__(self, *, stdin: bool, closes_stdin: bool, on_output: Callable[[bytes], None]) -> None:
         self._stdin = stdin
         self._closes_stdin = closes_stdin
         self._on_output = on_output
@@ -223,7 +223,7 @@ class Hub:
                 packet = b""
             if not packet:
                 return self.close()
-            self._on_output(len(packet) - 1)
+            self._on_output(packet)
             if len(packet) > 1:
                 frame = Frame(packet[0] - 1, packet[1:])  # conmon says 2 and 3 where Docker says 1 and 2
                 for subscription in self._subscriptions:

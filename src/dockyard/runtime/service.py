@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,9 +24,11 @@ from dockyard.runtime import conmon, errors, messages
 from dockyard.runtime.attach import Attachment, Overflow
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
-from dockyard.runtime.model import Alive, Created, Exit, HostFacts, Lost, Recovered, Supervised
+from dockyard.runtime.logs import LogWish, read_logs
+from dockyard.runtime.model import Alive, Created, Exit, HostFacts, LogLimits, LogLine, Lost, Recovered, Supervised
 from dockyard.runtime.task import Task, read_exit
 
+DEFAULT_LIMITS = LogLimits()
 START_LIMIT = 10.0
 RUNTIME_LIMIT = 30.0
 KILL_LIMIT = 10.0
@@ -72,6 +74,7 @@ class Runtime:
         open_stdin: bool = False,
         stdin_once: bool = False,
         log_path: str = "",
+        log_limits: LogLimits = DEFAULT_LIMITS,
         exit_command: Sequence[str] = (),
     ) -> Created:
         """``bundle`` exists and belongs to this container alone; ``config.json`` is written here. Raises System with
@@ -99,7 +102,7 @@ class Runtime:
         init, watcher = handles.identity(pid), handles.identity(child.pid)
         record = Supervised(
             id=container_id, pid=pid, pid_start=init.start_time, conmon_pid=child.pid, conmon_start=watcher.start_time,
-            tty=tty, open_stdin=open_stdin, stdin_once=stdin_once, log_path=log_path,
+            tty=tty, open_stdin=open_stdin, stdin_once=stdin_once, log_path=log_path, log_limits=log_limits,
             cgroup=spec["linux"].get("cgroupsPath", ""),
         )  # fmt: skip
         process.write_atomically(f"{bundle}/{RECORD}", msgspec.json.encode(record))
@@ -141,6 +144,19 @@ class Runtime:
         task = self._task(container_id)
         if task.record.tty:
             task.control(f"1 {height} {width}\n")
+
+    def logs(self, container_id: str, log_path: str, wish: LogWish) -> AsyncIterator[LogLine]:
+        """Works for a container that is not supervised (any more) too. Raises NotImplementedYet, in Docker's words, if
+        no log is kept."""
+        if not log_path:
+            raise errors.LOGS_UNREADABLE()
+        task = self._tasks.get(container_id)
+        if task is None:
+            return read_logs(log_path, wish, threads=self._threads, inotify=self._inotify)
+        return read_logs(
+            log_path, wish, threads=self._threads, inotify=self._inotify, ended=task.exit.done,
+            on_end=lambda call: task.exit.add_done_callback(lambda _: call()),
+        )  # fmt: skip
 
     async def kill(self, container_id: str, number: int = signal.SIGKILL) -> None:
         """Signals the container's first process. Raises Conflict when there is none any more."""

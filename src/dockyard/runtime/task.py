@@ -13,6 +13,7 @@ from dockyard.kernel.process import Child
 from dockyard.runtime import errors
 from dockyard.runtime.attach import Hub
 from dockyard.runtime.model import Exit, Supervised
+from dockyard.runtime.rotation import Rotation
 
 CONMON_DIED = 255
 
@@ -44,7 +45,7 @@ class Task:
         self.hub = Hub(
             stdin=record.open_stdin,
             closes_stdin=record.stdin_once and not record.tty,
-            on_output=self._output,
+            on_output=Rotation(record.log_path, record.log_limits, self._reopen_log).count,
         )
 
     def watch(self) -> None:
@@ -54,8 +55,9 @@ class Task:
         self._watching = True
         self.settle()  # the exit file may have come before anybody looked
 
-    def _output(self, size: int) -> None:
-        """Counts towards the rotation of the log."""
+    def _reopen_log(self) -> None:
+        with contextlib.suppress(errors.NOT_RUNNING.kind):
+            self.control("2 0 0\n")
 
     def settle(self) -> None:
         """Called on a sign that there may be an exit file."""
