@@ -21,6 +21,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from dockyard.errors import DockyardError
 from dockyard.runtime import errors
@@ -42,10 +43,17 @@ class Overflow(enum.Enum):
     DROP = "drop"
 
 
+class Source(Protocol):
+    """Where a subscription's frames come from."""
+
+    def resume(self) -> None: ...
+    def forget(self, subscription: Subscription) -> None: ...
+
+
 class Subscription:
     """One client's view of the output. Iterate it to the end, or ``close`` it."""
 
-    def __init__(self, hub: Hub, streams: frozenset[int], overflow: Overflow) -> None:
+    def __init__(self, hub: Source, streams: frozenset[int], overflow: Overflow) -> None:
         self.streams = streams
         self.overflow = overflow
         self._hub = hub

@@ -22,6 +22,7 @@ from dockyard.kernel import cgroup, process
 from dockyard.kernel import pidfd as handles
 from dockyard.runtime import conmon, errors, messages
 from dockyard.runtime.attach import Attachment, Overflow
+from dockyard.runtime.execs import ExecRequest, ExecSession, start_exec
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
 from dockyard.runtime.logs import LogWish, read_logs
@@ -47,6 +48,8 @@ class Runtime:
         for directory in (self._root, self._exits):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         self._tasks: dict[str, Task] = {}
+        self._execs: set[ExecSession] = set()
+        process.become_subreaper()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="runtime")
         self._inotify = Inotify(asyncio.get_running_loop())
         self._inotify.watch(self._exits, MOVED_TO | CLOSE_WRITE, self._exit_file)
@@ -55,6 +58,8 @@ class Runtime:
         """Lets go of everything; containers go on under their conmons."""
         for task in self._tasks.values():
             task.close()
+        for session in list(self._execs):
+            session.abandon()
         self._tasks.clear()
         self._inotify.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -138,6 +143,21 @@ class Runtime:
         task = self._task(container_id)
         subscription = task.hub.subscribe(stdout=stdout, stderr=stderr, overflow=overflow)
         return Attachment(task.hub, subscription, tty=task.record.tty, stdin=stdin)
+
+    async def exec_start(self, request: ExecRequest, *, size: tuple[int, int] | None = None) -> ExecSession:
+        """Runs a process in a running container; ``size`` is (height, width). Raises System in Docker's words when it
+        cannot be run (``messages.exit_code_for`` tells Docker's code), Conflict when the container does not run."""
+        task = self._task(request.container)
+        if task.exit.done() or not task.started:
+            raise errors.NOT_RUNNING(id=request.container)
+        directory = f"{task.bundle}/exec/{request.id}"
+        session = ExecSession(request, directory)
+        if size is not None:
+            session.resize(*size)
+        await start_exec(self.facts.runtime.path, self._root, request, session, directory)
+        self._execs.add(session)
+        session.code.add_done_callback(lambda _: self._execs.discard(session))
+        return session
 
     async def resize(self, container_id: str, height: int, width: int) -> None:
         """The terminal's size; also before the start, and then the process finds it."""

@@ -84,10 +84,16 @@ class Task:
             return
         self.settle()
         if not self.exit.done():
-            # Without conmon nobody holds the container's stdio or learns its exit code: it cannot go on.
+            # Without conmon nobody holds the container's stdio: it cannot go on. Its init is our child now.
             with contextlib.suppress(ProcessLookupError):
                 handles.send_signal(self.pidfd, signal.SIGKILL)
-            self.exit.set_result(Exit(CONMON_DIED, time.time_ns(), error="conmon ended unexpectedly"))
+            self._loop.add_reader(self.pidfd, self._orphan_gone)
+
+    def _orphan_gone(self) -> None:
+        self._loop.remove_reader(self.pidfd)
+        with contextlib.suppress(ChildProcessError):
+            handles.exit_code(self.pidfd)
+        self.exit.set_result(Exit(CONMON_DIED, time.time_ns(), error="conmon ended unexpectedly"))
 
     def _unwatch(self) -> None:
         if self._watching:
@@ -103,6 +109,7 @@ class Task:
     def close(self, *, reap: bool = False) -> None:
         """With ``reap`` a conmon that is still busy with its exit command stays watched until it can be reaped."""
         if self.pidfd >= 0:
+            self._loop.remove_reader(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = -1
         self.hub.close()
