@@ -40,9 +40,9 @@ from dockyard.runtime.signals import parse_signal
 from dockyard.runtime.users import User, resolve
 
 __all__ = [
-    "Alive", "Attachment", "Created", "DetachKeys", "DeviceNode", "ExecRequest", "ExecSession", "Exit", "Frame", "HostFacts", "IdMapping",
-    "LogLimits", "LogLine", "LogWish", "Lost", "Namespaces", "Overflow", "Plan", "Recovered", "ResolvedMount",
-    "Runtime", "RuntimeFacts", "SpecRequest", "User", "block_numbers", "exit_code_for", "format_stamp", "host_devices",
-    "log_files", "log_usage", "make_spec", "make_update", "parse_detach_keys", "parse_signal", "plan_process",
-    "probe", "resolve", "resolve_devices",
+    "Alive", "Attachment", "Created", "DetachKeys", "DeviceNode", "ExecRequest", "ExecSession", "Exit", "Frame",
+    "HostFacts", "IdMapping", "LogLimits", "LogLine", "LogWish", "Lost", "Namespaces", "Overflow", "Plan",
+    "Recovered", "ResolvedMount", "Runtime", "RuntimeFacts", "SpecRequest", "User", "block_numbers",
+    "exit_code_for", "format_stamp", "host_devices", "log_files", "log_usage", "make_spec", "make_update",
+    "parse_detach_keys", "parse_signal", "plan_process", "probe", "resolve", "resolve_devices",
 ]  # fmt: skip

@@ -33,6 +33,7 @@ DEFAULT_LIMITS = LogLimits()
 START_LIMIT = 10.0
 RUNTIME_LIMIT = 30.0
 KILL_LIMIT = 10.0
+CONMON_LIMIT = 2.0
 THREADS = 4
 EXIT_DIR = "exits"
 RECORD = "supervised.json"
@@ -204,6 +205,10 @@ class Runtime:
                 await self.kill(container_id)
             async with asyncio.timeout(KILL_LIMIT):
                 await asyncio.shield(task.exit)
+        if task is not None and cgroup.pids(self.facts.cgroup, task.record.cgroup):
+            # A shared PID namespace: the rest became conmon's children, and become ours, to be reaped, when it ends.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(task.wait_conmon(), CONMON_LIMIT)
         await self._forget(container_id, task.record.cgroup if task else "")
         if task is not None:
             task.close(reap=True)

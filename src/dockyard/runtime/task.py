@@ -95,6 +95,10 @@ class Task:
             handles.exit_code(self.pidfd)
         self.exit.set_result(Exit(CONMON_DIED, time.time_ns(), error="conmon ended unexpectedly"))
 
+    async def wait_conmon(self) -> None:
+        if self._conmon_fd >= 0:
+            await handles.wait_gone(self._conmon_fd)
+
     def _unwatch(self) -> None:
         if self._watching:
             self._loop.remove_reader(self._conmon_fd)
