@@ -83,6 +83,15 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """``status``: created, running, paused or stopped. ``pid`` is 0 after the end."""
+
+    status: str
+    pid: int
+    exit: Exit | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Alive:
     """Created or running; ``started`` tells which. The container is supervised again."""
 

@@ -26,8 +26,21 @@ from dockyard.runtime.execs import ExecRequest, ExecSession, start_exec
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
 from dockyard.runtime.logs import LogWish, read_logs
-from dockyard.runtime.model import Alive, Created, Exit, HostFacts, LogLimits, LogLine, Lost, Recovered, Supervised
+from dockyard.runtime.model import (
+    Alive,
+    Created,
+    Exit,
+    HostFacts,
+    LogLimits,
+    LogLine,
+    Lost,
+    Recovered,
+    State,
+    Supervised,
+)
+from dockyard.runtime.stats import Sample, sample
 from dockyard.runtime.task import Task, read_exit
+from dockyard.runtime.top import Top, top
 
 DEFAULT_LIMITS = LogLimits()
 START_LIMIT = 10.0
@@ -195,6 +208,11 @@ class Runtime:
     async def resume(self, container_id: str) -> None:
         await self._call("resume", container_id)
 
+    async def update(self, container_id: str, resources: Mapping[str, Any]) -> None:
+        """``resources`` are made by ``plan.make_update``."""
+        if resources:
+            await self._call("update", "--resources", "-", container_id, stdin=msgspec.json.encode(resources))
+
     async def delete(self, container_id: str, *, force: bool = False) -> None:
         """Removes runtime state, cgroups, exit file. Raises Conflict if it runs and ``force`` is not given."""
         task = self._tasks.get(container_id)
@@ -245,6 +263,31 @@ class Runtime:
     def _alive(self, task: Task) -> Alive:
         task.started = not os.path.exists(f"{self._root}/{task.record.id}/exec.fifo")
         return Alive(task.record.pid, task.started, cgroup.frozen(self.facts.cgroup, task.record.cgroup))
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def state(self, container_id: str) -> State:
+        task = self._task(container_id)
+        if task.exit.done():
+            return State("stopped", 0, task.exit.result())
+        if not task.started:
+            return State("created", task.record.pid)
+        frozen = cgroup.frozen(self.facts.cgroup, task.record.cgroup)
+        return State("paused" if frozen else "running", task.record.pid)
+
+    def pids(self, container_id: str) -> list[int]:
+        """As the host sees them."""
+        return cgroup.pids(self.facts.cgroup, self._task(container_id).record.cgroup)
+
+    async def top(self, container_id: str, args: str = "") -> Top:
+        if self._task(container_id).exit.done():
+            raise errors.NOT_RUNNING(id=container_id)
+        return await top(self.pids(container_id), args)
+
+    def sample(self, container_id: str) -> Sample:
+        """Raw counters; ``stats.shape`` tells them in Docker's form."""
+        record = self._task(container_id).record
+        return sample(self.facts.cgroup, record.cgroup, record.pid, self.facts.memory)
 
     # -- supervision --------------------------------------------------------------------------------------------------
 
