@@ -9,11 +9,11 @@ the iterator and told in band. Iterators are closed when the client leaves; oper
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig
 from dockyard.model.container import Resources, RestartPolicy
+from dockyard.model.exchange import AttachQuery, Created, ExitStatus, Frame, LogQuery, PathStat
 
 Json = dict[str, Any]
 Rows = list[Json]
@@ -22,60 +22,6 @@ Filters = Mapping[str, Sequence[str]]
 """Parsed ``filters`` query; names were checked against the route's row, values were not."""
 Progress = AsyncIterator[Json]
 """JSON messages as in moby's ``jsonstream``; the API adds the older ``error`` and ``progress`` fields."""
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    id: str
-    warnings: Names = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
-    code: int
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A piece of output. ``stream``: 0 stdin, 1 stdout, 2 stderr, 3 error of the daemon. ``data`` is not empty."""
-
-    stream: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LogQuery:
-    """Times are nanoseconds since the epoch (0 = unset); ``tail`` is a number of lines, -1 for all."""
-
-    stdout: bool
-    stderr: bool
-    follow: bool = False
-    since: int = 0
-    until: int = 0
-    timestamps: bool = False
-    details: bool = False
-    tail: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class AttachQuery:
-    logs: bool = False
-    stream: bool = False
-    stdin: bool = False
-    stdout: bool = False
-    stderr: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PathStat:
-    """As the header ``X-Docker-Container-Path-Stat`` tells it; ``mode`` is Go's os.FileMode."""
-
-    name: str
-    size: int
-    mode: int
-    mtime: str
-    link_target: str
 
 
 class Attachment(Protocol):

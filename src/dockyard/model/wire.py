@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -31,7 +31,7 @@ def docker_name(field: str) -> str:
 class Document(msgspec.Struct, frozen=True, kw_only=True, rename=docker_name):
     """Base of all nouns in Docker's JSON form."""
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, **changes: Any) -> Self:
         return msgspec.structs.replace(self, **changes)
 
 
