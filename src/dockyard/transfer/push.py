@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 
-from dockyard.errors import DockyardError, Unauthorized, Unavailable
+from dockyard.errors import DockyardError, InvalidParameter, Unauthorized, Unavailable
 from dockyard.oci import Digest, ImageRef, sha256_of
 
 from .cancel import Cancel
@@ -177,8 +177,12 @@ class Push:
 
 
 def _original(image: LocalImage, ref: ImageRef) -> ImageManifest | None:
+    """The manifest that the image came with, if its layers are those of the image."""
     if image.manifest is None:
         return None
-    document = parse_manifest(image.manifest, ref.familiar)
+    try:
+        document = parse_manifest(image.manifest, ref.familiar)
+    except InvalidParameter:
+        return None
     fits = isinstance(document, ImageManifest) and len(document.layers) == len(image.layers)
     return document if isinstance(document, ImageManifest) and fits else None
