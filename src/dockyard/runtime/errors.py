@@ -24,9 +24,7 @@ TIMED_OUT = Code(
     hint="see dmesg for blocked tasks",
 )
 INVALID_SIGNAL = Code("DY-RUN-010", InvalidParameter, "Invalid signal: {signal}")
-INVALID_DETACH_KEYS = Code(
-    "DY-RUN-011", InvalidParameter, "Invalid escape keys ({keys}) provided: Unknown character: '{key}'"
-)
+INVALID_DETACH_KEYS = Code("DY-RUN-011", InvalidParameter, "Invalid detach keys ({keys}) provided")
 INVALID = Code("DY-RUN-012", InvalidParameter, "{cause}")
 """Refusals of a create or update request, in Docker's own sentence each."""
 NO_USER = Code("DY-RUN-013", InvalidParameter, "unable to find user {name}: no matching entries in passwd file")
@@ -35,7 +33,7 @@ INVALID_USER = Code("DY-RUN-015", InvalidParameter, "uids and gids must be in ra
 NO_INIT = Code(
     "DY-RUN-016",
     Unavailable,
-    "cannot honour --init: none of docker-init, tini, catatonit was found on this host",
+    "cannot honour --init: none of docker-init, tini-static, catatonit was found on this host",
     hint="apt-get install tini",
 )
 NO_GPU = Code(

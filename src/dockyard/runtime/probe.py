@@ -22,8 +22,10 @@ from dockyard.runtime.model import HostFacts, RuntimeFacts
 PREFERENCE = ("runc", "crun")
 """runc first: it is what Docker runs, and the only one of the two that starts on hybrid cgroup hosts (crun 1.8 answers
 "cgroups in hybrid mode not supported"). crun is used where runc is missing or when it is asked for."""
-INITS = ("docker-init", "tini", "catatonit")
+INITS = ("docker-init", "tini-static", "catatonit")
+"""Statically linked ones only: it runs inside images that have no libc, or another."""
 TRIAL_LIMIT = 20.0
+_APPARMOR = "/sys/kernel/security/apparmor/profiles"
 _ARCHES = {
     "x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le", "s390x": "s390x",
     "riscv64": "riscv64", "loongarch64": "loong64", "mips64": "mips64",
@@ -59,6 +61,7 @@ async def probe(prefer: str = "") -> HostFacts:
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
         apparmor=_read("/sys/module/apparmor/parameters/enabled").startswith("Y"),
+        apparmor_default="docker-default" if "docker-default" in _read(_APPARMOR) else "",
         init_path=next((path for path in map(_which, INITS) if path), ""),
         nofile_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         rlimits=_rlimits(),

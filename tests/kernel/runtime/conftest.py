@@ -16,7 +16,7 @@ from dockyard.runtime import HostFacts, Runtime, probe
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
 
-APPLETS = "sh cat ls sleep true false grep printf echo id env stty head dd seq kill hostname mount df"
+APPLETS = "sh cat ls sleep true false grep printf echo id env stty head dd seq kill hostname mount df readlink pwd"
 
 
 def tree_state() -> dict[str, Any]:
@@ -43,6 +43,7 @@ def tree_state() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rootfs")
+    root.chmod(0o755)
     for directory in ("bin", "etc", "proc", "sys", "dev", "tmp", "root"):
         (root / directory).mkdir()
     shutil.copy(BUSYBOX, root / "bin/busybox")
