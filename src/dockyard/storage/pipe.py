@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import TypeVar
@@ -110,8 +110,9 @@ async def run_with_input(executor: Executor, chunks: AsyncIterator[bytes], work:
             await asyncio.wait({done})
 
 
-async def stream_from_thread(executor: Executor, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """A blocking generator as an async one, a batch of at least PIECE bytes (but the last) at a time."""
+async def stream_from_thread(executor: Executor, pieces: Generator[bytes, None, None]) -> AsyncGenerator[bytes, None]:
+    """A blocking generator as an async one, a batch of at least PIECE bytes (but the last) at a time. Use it with
+    ``aclosing``: the generator is closed, in its thread, before the caller's descriptors are."""
     loop = asyncio.get_running_loop()
 
     def batch() -> bytes:
@@ -122,10 +123,11 @@ async def stream_from_thread(executor: Executor, pieces: Iterator[bytes]) -> Asy
                 break
         return bytes(gathered)
 
+    running = loop.run_in_executor(executor, batch)
     try:
-        while data := await loop.run_in_executor(executor, batch):
+        while data := await asyncio.shield(running):
+            running = loop.run_in_executor(executor, batch)  # the next batch is read while this one is sent
             yield data
     finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            await loop.run_in_executor(executor, close)
+        await asyncio.wait({running})
+        await loop.run_in_executor(executor, pieces.close)
