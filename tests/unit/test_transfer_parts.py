@@ -42,11 +42,11 @@ async def test_the_feed_ends_with_its_work_and_raises_its_error() -> None:
         feed.say("hello")
         raise KeyError("broken")
 
-    seen = []
-    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyError):
-        async for item in feed.run(pool, work, cancel):
-            seen.append(item)
-    assert seen == [{"status": "hello"}]
+    with ThreadPoolExecutor(1) as pool:
+        stream = feed.run(pool, work, cancel)
+        assert await anext(stream) == {"status": "hello"}
+        with pytest.raises(KeyError):
+            await anext(stream)
 
 
 async def test_leaving_the_feed_cancels_the_work() -> None:

@@ -131,13 +131,13 @@ _TABLE = {
         GET    /plugins/privileges             -                   since=1.25
         POST   /plugins/pull                   -                   since=1.25
         POST   /plugins/create                 -                   since=1.25
-        GET    /plugins/{name}/json            system.no_plugin    since=1.25
-        DELETE /plugins/{name}                 system.no_plugin    since=1.25
-        POST   /plugins/{name}/enable          system.no_plugin    since=1.25
-        POST   /plugins/{name}/disable         system.no_plugin    since=1.25
+        GET    /plugins/{name}/json            -                   since=1.25
+        DELETE /plugins/{name}                 -                   since=1.25
+        POST   /plugins/{name}/enable          -                   since=1.25
+        POST   /plugins/{name}/disable         -                   since=1.25
         POST   /plugins/{name}/upgrade         -                   since=1.26
-        POST   /plugins/{name}/push            system.no_plugin    since=1.25
-        POST   /plugins/{name}/set             system.no_plugin    since=1.25
+        POST   /plugins/{name}/push            -                   since=1.25
+        POST   /plugins/{name}/set             -                   since=1.25
     """,
     "swarm": """
         GET    /swarm                          system.no_swarm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,13 @@ class Engine:
     volumes: Any
     networks: Any
     system: System
+    closers: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Run last, in order: rooms that must be let go of."""
 
     async def close(self) -> None:
         """Lets operations finish, ends watchers and streams. Containers go on under their conmons."""
         self.kit.events.close()
         await self.kit.supervisor.close()
         self.kit.store.close()
+        for close in self.closers:
+            await close()

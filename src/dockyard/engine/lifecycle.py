@@ -20,7 +20,7 @@ from dockyard.engine.plan.exitcode import exit_code_of
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest
 from dockyard.engine.supervisor import Undo
-from dockyard.errors import DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.lib.faultpoint import faultpoint
 
 DEFAULT_STOP_TIMEOUT = 10
@@ -265,7 +265,7 @@ async def stop(container: Container, signal: int, timeout: int) -> None:
 async def _signal(container: Container, signal: int) -> None:
     try:
         await container.kit.runtime.kill(container.record.id, signal)
-    except NotFound:
+    except (NotFound, Conflict):
         _log.debug("container %s ended before signal %d", container.record.name, signal)
 
 

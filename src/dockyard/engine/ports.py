@@ -171,8 +171,8 @@ class Runtime(Protocol):
 
 
 class ExecProcess(Protocol):
-    pid: int
-
+    @property
+    def pid(self) -> int: ...
     @property
     def stream(self) -> Stream: ...
 

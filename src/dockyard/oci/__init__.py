@@ -9,9 +9,11 @@ came from outside without having checked it, never re-encodes a document that ha
 """
 
 from .digest import Digest, algorithm_of, chain_ids, hex_of, is_digest, parse_digest, sha256_of
+from .documents import ImageConfig, Manifest, parse_config, parse_manifest
 from .reference import DEFAULT_DOMAIN, DEFAULT_TAG, ImageRef, parse_reference, parse_tag
 
 __all__ = [
-    "DEFAULT_DOMAIN", "DEFAULT_TAG", "Digest", "ImageRef", "algorithm_of", "chain_ids", "hex_of", "is_digest",
-    "parse_digest", "parse_reference", "parse_tag", "sha256_of",
+    "DEFAULT_DOMAIN", "DEFAULT_TAG", "Digest", "ImageConfig", "ImageRef", "Manifest", "algorithm_of", "chain_ids",
+    "hex_of", "is_digest", "parse_config", "parse_digest", "parse_manifest", "parse_reference", "parse_tag",
+    "sha256_of",
 ]  # fmt: skip

@@ -13,11 +13,11 @@ digest are re-encoded.
 
 from .manifests import host_platform, parse_platform
 from .model import ANONYMOUS, Auth, LoginResult, Progress, SearchFilter, SearchRow, decode_auth
-from .ports import BlobWriter, ImageStore, LocalImage, PulledImage
+from .ports import BlobSource, ImageStore, LocalImage, PulledImage
 from .service import Transfer, as_auth
 from .settings import Proxies, Settings
 
 __all__ = [
-    "ANONYMOUS", "Auth", "BlobWriter", "ImageStore", "LocalImage", "LoginResult", "Progress", "Proxies", "PulledImage",
+    "ANONYMOUS", "Auth", "BlobSource", "ImageStore", "LocalImage", "LoginResult", "Progress", "Proxies", "PulledImage",
     "SearchFilter", "SearchRow", "Settings", "Transfer", "as_auth", "decode_auth", "host_platform", "parse_platform",
 ]  # fmt: skip

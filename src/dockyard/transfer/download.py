@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dockyard.errors import Cancelled, DataLoss, DockyardError, NotFound, Unavailable
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
+
+from dockyard.errors import Cancelled, DataLoss, DockyardError, InvalidParameter, NotFound, Unavailable
 from dockyard.oci import Digest
 
 from .cancel import Cancel
 from .errors import BLOB_MISMATCH, BROKEN_STREAM
 from .feed import Feed
 from .manifests import Descriptor
-from .ports import BlobWriter, ImageStore
-from .repository import Repository, read_chunks
+from .ports import ImageStore
+from .repository import Repository
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 """Bytes held per layer while streaming; larger reads gain nothing on loopback."""
 RETRY_DELAY = 5
 """Seconds times the number of failed attempts in a row, as dockerd waits (distribution/xfer/download.go)."""
+MIRROR_ATTEMPTS = 2
+"""Where another source can go on, waiting for this one helps nobody."""
 SHORT_ID = 12
 
 
@@ -27,103 +35,113 @@ def short_id(digest: Digest) -> str:
     return digest.partition(":")[2][:SHORT_ID]
 
 
-class Download:
-    """``sources`` are tried in order; a later one goes on at the byte where an earlier one failed."""
+class BlobReader:
+    """A blob as a file to read from its first byte to its last, whatever happens to the connection.
+
+    ``sources`` are tried in order; a later one goes on at the byte where an earlier one failed.
+    """
 
     def __init__(
-        self, sources: Sequence[Repository], layer: Descriptor, diff_id: Digest, store: ImageStore, feed: Feed,
-        cancel: Cancel, attempts: int,
-    ) -> None:  # fmt: skip
-        self._sources = sources
-        self._layer = layer
-        self._diff_id = diff_id
-        self._store = store
+        self, sources: Sequence[Repository], blob: Descriptor, feed: Feed, cancel: Cancel, attempts: int
+    ) -> None:
+        self._sources = list(sources)
+        self._blob = blob
         self._feed = feed
         self._cancel = cancel
         self._attempts = attempts
-        self._id = short_id(layer.digest)
+        self._id = short_id(blob.digest)
         self._offset = 0
+        self._failed = 0
+        self._response: BaseHTTPResponse | None = None
 
-    def run(self) -> None:
-        """Raises DataLoss if no source has the right bytes, Unavailable if none can be read."""
-        for place, source in enumerate(self._sources):
-            writer = self._store.ingest_layer(self._layer.digest, self._layer.size, self._diff_id)
-            self._offset = 0
-            try:
-                self._fill(writer, self._sources[place:])
-                self._feed.state("Verifying Checksum", self._id)
-                writer.commit()
-            except DataLoss:
-                writer.abort()
-                if source is self._sources[-1]:
-                    raise
-                continue  # a mirror with wrong bytes must not stop the pull
-            except BaseException:
-                writer.abort()
-                raise
-            self._feed.state("Download complete", self._id)
-            return
-
-    def _fill(self, writer: BlobWriter, sources: Sequence[Repository]) -> None:
-        for source in sources:
-            try:
-                self._fill_from(writer, source)
-                return
-            except (NotFound, Unavailable):
-                if source is sources[-1]:
-                    raise
-
-    def _fill_from(self, writer: BlobWriter, source: Repository) -> None:
-        failed = 0
+    def read(self, size: int = -1, /) -> bytes:
+        """b"" at the end. Raises NotFound or Unavailable if no source can go on, DataLoss if one sends too much."""
         while True:
-            before = self._offset
+            self._cancel.check()
             try:
-                self._stream(writer, source)
-                return
-            except (ConnectionError, Unavailable) as error:
+                data = self._some(CHUNK if size < 0 else min(size, CHUNK))
+            except (ConnectionError, Unavailable, NotFound) as error:
+                self.close()
                 self._cancel.check()
-                failed = 1 if self._offset > before else failed + 1
-                if failed >= self._attempts:
-                    raise self._broken(source, error) from error
-                self._pause(failed)
+                self._next_try(error)
+                continue
+            if data:
+                self._failed = 0
+                self._offset += len(data)
+                self._feed.count("Downloading", self._id, self._offset, self._blob.size)
+                if self._offset > self._blob.size:
+                    raise BLOB_MISMATCH(digest=self._blob.digest, size=self._blob.size)
+            return data
 
-    def _stream(self, writer: BlobWriter, source: Repository) -> None:
-        size = self._layer.size
-        if self._offset == size > 0:
-            return
-        response = source.open_blob(self._layer.digest, self._offset)
-        skip = 0 if response.status == 206 else self._offset
+    def close(self) -> None:
+        """Give the connection back if the blob was read whole, else close it."""
+        if self._response is not None:
+            if self._offset != self._blob.size:
+                self._response.close()
+            self._response.release_conn()
+            self._response = None
+
+    def _some(self, size: int) -> bytes:
+        if self._response is None:
+            if self._offset == self._blob.size > 0:
+                return b""
+            self._response = self._open()
         try:
-            with self._cancel.reading(response):
-                for data in read_chunks(response, CHUNK):
-                    self._cancel.check()
-                    if skip:
-                        data, skip = data[skip:], max(0, skip - len(data))
-                    if self._offset + len(data) > size:
-                        raise BLOB_MISMATCH(digest=self._layer.digest, size=size)
-                    writer.write(data)
-                    self._offset += len(data)
-                    self._feed.count("Downloading", self._id, self._offset, size)
-        except BaseException:
-            response.close()
-            raise
-        response.release_conn()
-        if self._offset < size:
-            raise ConnectionError(f"unexpected EOF after {self._offset} of {size} bytes")
+            with self._cancel.reading(self._response):
+                data = self._response.read(size)
+        except (HTTPError, OSError) as error:
+            raise ConnectionError(str(error)) from error
+        if not data and self._offset < self._blob.size:
+            raise ConnectionError(f"unexpected EOF after {self._offset} of {self._blob.size} bytes")
+        return data
 
-    def _pause(self, failed: int) -> None:
-        for left in range(RETRY_DELAY * (failed - 1), 0, -1):
-            plural = "s" if left != 1 else ""
-            self._feed.state(f"Retrying in {left} second{plural}", self._id)
-            self._cancel.wait(1.0)
+    def _open(self) -> BaseHTTPResponse:
+        response = self._sources[0].open_blob(self._blob.digest, self._offset)
+        skip = 0 if response.status == 206 else self._offset
+        while skip and (data := response.read(min(skip, CHUNK))):
+            skip -= len(data)
+        return response
 
-    def _broken(self, source: Repository, error: Exception) -> DockyardError:
-        if isinstance(error, DockyardError):
-            return error
-        return BROKEN_STREAM(
-            digest=self._layer.digest, host=source.session.endpoint.host, offset=self._offset,
-            size=self._layer.size, cause=error,
-        )  # fmt: skip
+    def _next_try(self, error: Exception) -> None:
+        """Wait for another try, or move on to the next source, or give up."""
+        self._failed += 1
+        attempts = self._attempts if len(self._sources) == 1 else MIRROR_ATTEMPTS
+        if self._failed < attempts and not isinstance(error, NotFound):
+            for left in range(RETRY_DELAY * (self._failed - 1), 0, -1):
+                plural = "s" if left != 1 else ""
+                self._feed.state(f"Retrying in {left} second{plural}", self._id)
+                self._cancel.wait(1.0)
+        elif len(self._sources) > 1:
+            del self._sources[0]
+            self._failed = 0
+        elif isinstance(error, DockyardError):
+            raise error
+        else:
+            raise BROKEN_STREAM(
+                digest=self._blob.digest, host=self._sources[0].session.endpoint.host, offset=self._offset,
+                size=self._blob.size, cause=error,
+            ) from error  # fmt: skip
+
+
+def download(
+    sources: Sequence[Repository], layer: Descriptor, diff_id: Digest, store: ImageStore, feed: Feed, cancel: Cancel,
+    attempts: int,
+) -> None:  # fmt: skip
+    """One layer into the store. A source with wrong bytes (a bad mirror) does not stop it while there is another."""
+    for place in range(len(sources)):
+        reader = BlobReader(sources[place:], layer, feed, cancel, attempts)
+        try:
+            store.ingest_layer(reader, layer.digest, layer.size, diff_id)
+        except (DataLoss, InvalidParameter) as error:
+            if place == len(sources) - 1:
+                raise
+            log.warning("%s from %s is damaged: %s", layer.digest, sources[place].session.endpoint.host, error)
+        else:
+            feed.state("Verifying Checksum", short_id(layer.digest))
+            feed.state("Download complete", short_id(layer.digest))
+            return
+        finally:
+            reader.close()
 
 
 class Downloads:
@@ -161,5 +179,3 @@ class Downloads:
         with self._lock:
             if self._running.get(key) is future:
                 del self._running[key]
-
-

@@ -14,17 +14,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from dockyard.oci import Digest, ImageRef, sha256_of
 
 from .errors import BLOB_MISMATCH
-from .ports import LocalImage, PulledImage
+from .ports import BlobSource, LocalImage, PulledImage
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+PIECE = 1 << 18
 
 
 class FakeStore:
@@ -37,7 +38,8 @@ class FakeStore:
         self._images: dict[Digest, LocalImage] = {}
         self.names: dict[str, Digest] = {}
         self.indexes: dict[Digest, bytes] = {}
-        self.open_writers = 0
+        self.ingests = 0
+        """Running now."""
         self.leases = 0
 
     @contextlib.contextmanager
@@ -51,9 +53,19 @@ class FakeStore:
     def has_layer(self, diff_id: Digest) -> bool:
         return self._path(diff_id).exists()
 
-    def ingest_layer(self, digest: Digest, size: int, diff_id: Digest) -> FakeWriter:
-        self.open_writers += 1
-        return FakeWriter(self, self._path(diff_id), digest, size, diff_id)
+    def ingest_layer(self, source: BlobSource, digest: Digest, size: int, diff_id: Digest) -> None:
+        path = self._path(diff_id)
+        part = path.with_suffix(f".{threading.get_ident()}.part")
+        self.ingests += 1
+        try:
+            with part.open("wb") as file:
+                found, seen, plain = _copy(source, file, digest)
+            if (found, seen, plain) != (digest, size, diff_id):
+                raise BLOB_MISMATCH(digest=digest, found=found, size=seen)
+            part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
+            self.ingests -= 1
 
     def add_image(self, image: PulledImage, names: Sequence[ImageRef]) -> None:
         for _, diff_id in image.layers:
@@ -113,43 +125,20 @@ class FakeStore:
         return self._layers / (diff_id.partition(":")[2] + ".tar")
 
 
-class FakeWriter:
-    def __init__(self, store: FakeStore, path: Path, digest: Digest, size: int, diff_id: Digest) -> None:
-        self._store = store
-        self._path = path
-        self._part = path.with_suffix(f".{id(self)}.part")
-        self._file = self._part.open("wb")
-        self._digest, self._size, self._diff_id = digest, size, diff_id
-        self._blob, self._plain, self._seen = hashlib.sha256(), hashlib.sha256(), 0
-        self._unpack: Any = None
-        self._open = True
-
-    def write(self, data: bytes) -> None:
-        if self._unpack is None:
-            self._unpack = _unpacker(data)
-        self._blob.update(data)
-        self._seen += len(data)
-        plain = self._unpack(data)
-        self._plain.update(plain)
-        self._file.write(plain)
-
-    def commit(self) -> None:
-        self._file.close()
-        found = "sha256:" + self._blob.hexdigest()
-        if found != self._digest or self._seen != self._size or "sha256:" + self._plain.hexdigest() != self._diff_id:
-            raise BLOB_MISMATCH(digest=self._digest, found=found, size=self._seen)
-        self._part.rename(self._path)
-        self._end()
-
-    def abort(self) -> None:
-        self._file.close()
-        self._part.unlink(missing_ok=True)
-        self._end()
-
-    def _end(self) -> None:
-        if self._open:
-            self._open = False
-            self._store.open_writers -= 1
+def _copy(source: BlobSource, file: BinaryIO, digest: Digest) -> tuple[str, int, str]:
+    """Unpack ``source`` into ``file``: digest and size of what was read, diff id of what was written."""
+    blob, plain, seen, unpack = hashlib.sha256(), hashlib.sha256(), 0, None
+    while data := source.read(PIECE):
+        unpack = unpack or _unpacker(data)
+        blob.update(data)
+        seen += len(data)
+        try:
+            piece = unpack(data)
+        except zlib.error as error:
+            raise BLOB_MISMATCH(digest=digest, cause=error) from error
+        plain.update(piece)
+        file.write(piece)
+    return f"sha256:{blob.hexdigest()}", seen, f"sha256:{plain.hexdigest()}"
 
 
 def _unpacker(first: bytes) -> Any:

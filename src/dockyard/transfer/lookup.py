@@ -8,13 +8,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from dockyard.errors import Cancelled, DockyardError
 from dockyard.oci import DEFAULT_DOMAIN, ImageRef
 
 from .errors import LOGIN_FAILED, SEARCH_LIMIT, SERVER_ANSWER
 from .manifests import ImageIndex, parse_config, parse_manifest, platform_document, platforms_of
 from .model import LoginResult, SearchFilter, SearchRow
-from .repository import Repository
+from .repository import Repository, first_good
 from .session import Session
 from .settings import HUB_HOST, HUB_INDEX, Endpoint, Settings, endpoints_for
 from .transport import discard, operation
@@ -25,15 +24,7 @@ MAX_SEARCH_LIMIT = 100
 
 
 def distribution(sources: Sequence[Repository], ref: ImageRef) -> dict[str, Any]:
-    for source in sources:
-        try:
-            return _distribution(source, ref)
-        except Cancelled:
-            raise
-        except DockyardError:
-            if source is sources[-1]:
-                raise
-    raise AssertionError("a domain always has at least one endpoint")
+    return first_good(sources, lambda source: _distribution(source, ref))
 
 
 def _distribution(source: Repository, ref: ImageRef) -> dict[str, Any]:

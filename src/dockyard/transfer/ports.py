@@ -1,7 +1,7 @@
 """What the transfer room needs from an image store. All methods block and are called in worker threads.
 
 A blob is named by the digest of its (compressed) bytes as the registry has it, a layer by its diff id, the digest of
-the plain tar. ``BlobWriter.commit`` is the only way in, and checks both.
+the plain tar. ``ingest_layer`` is the only way in, and checks both.
 """
 
 from __future__ import annotations
@@ -16,18 +16,12 @@ from dockyard.oci import Digest, ImageRef
 from .model import RawManifest
 
 
-class BlobWriter(Protocol):
-    """An ingest of one layer; used by one thread at a time. Ends with commit or abort."""
+class BlobSource(Protocol):
+    """A blob to read once, in one thread."""
 
-    def write(self, data: bytes) -> None:
-        """The next bytes of the blob. May raise Exhausted (disk, limits) or DataLoss (not a tar)."""
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes, b"" at the end. Raises the errors of the transfer: let them pass."""
         ...
-
-    def commit(self) -> None:
-        """Verify size, digest and diff id, and keep the layer. Raises DataLoss; the ingest is then gone."""
-        ...
-
-    def abort(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +54,11 @@ class ImageStore(Protocol):
 
     def has_layer(self, diff_id: Digest) -> bool: ...
 
-    def ingest_layer(self, digest: Digest, size: int, diff_id: Digest) -> BlobWriter:
-        """Begin to take in a layer: ``size`` bytes that have ``digest`` and unpack to ``diff_id``."""
+    def ingest_layer(self, source: BlobSource, digest: Digest, size: int, diff_id: Digest) -> None:
+        """Take in a layer: ``size`` bytes that have ``digest`` and unpack to ``diff_id``; else DataLoss.
+
+        Reads ``source`` in bounded pieces and leaves nothing behind when it or the source fails.
+        """
         ...
 
     def add_image(self, image: PulledImage, names: Sequence[ImageRef]) -> None:

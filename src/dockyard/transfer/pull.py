@@ -15,14 +15,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dockyard.errors import Cancelled, DockyardError
 from dockyard.oci import Digest, ImageRef
 
 from .cancel import Cancel
-from .download import Download, Downloads, short_id
+from .download import Downloads, download, short_id
 from .errors import WRONG_PLATFORM
 from .feed import Feed
 from .manifests import (
+    Descriptor,
     ImageConfig,
     ImageIndex,
     ImageManifest,
@@ -37,7 +37,7 @@ from .manifests import (
 from .model import RawManifest
 from .ports import ImageStore, PulledImage
 from .records import Known, Records
-from .repository import Repository
+from .repository import Repository, first_good
 
 MAX_INDEX_DEPTH = 2
 """An index may point to an index (OCI image-index.md); deeper nesting is not seen in practice."""
@@ -59,17 +59,13 @@ class Found:
 
 
 def resolve(sources: list[Repository], ref: ImageRef, wanted: Platform) -> Found:
-    """Ask each source in turn; the error of the last, the registry itself, is the one that counts."""
     reference = ref.digest or ref.tag or ""
-    for place, source in enumerate(sources):
-        try:
-            return Found(sources[place:], *_descend(source, source.manifest(reference), ref, wanted))
-        except Cancelled:
-            raise
-        except DockyardError:
-            if source is sources[-1]:
-                raise
-    raise AssertionError("a domain always has at least one endpoint")
+
+    def ask(source: Repository) -> Found:
+        found = _descend(source, source.manifest(reference), ref, wanted)
+        return Found(sources[sources.index(source) :], *found)
+
+    return first_good(sources, ask)
 
 
 def _descend(
@@ -118,7 +114,7 @@ class Pull:
         found = resolve(self._sources(ref), ref, platform or host_platform())
         self._feed.say(f"Pulling from {ref.path}", ref.digest or ref.tag or "")
         manifest = found.manifest
-        raw_config = found.sources[0].blob_bytes(manifest.config.digest)
+        raw_config = first_good(found.sources, lambda source: source.blob_bytes(manifest.config.digest))
         config = parse_config(raw_config, len(manifest.layers), ref.familiar)
         if platform is not None and found.index is None and rank(platform, config.platform) is None:
             raise WRONG_PLATFORM(ref=ref.familiar, actual=config.platform, platform=platform)
@@ -144,10 +140,7 @@ class Pull:
                 self._feed.state("Already exists", short_id(layer.digest))
                 continue
             self._feed.state("Pulling fs layer", short_id(layer.digest))
-            download = Download(
-                found.sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts
-            )
-            waiting[diff_id] = functools.partial(self._settle, layer.digest, layer.size, diff_id, download)
+            waiting[diff_id] = functools.partial(self._settle, found.sources, layer, diff_id)
         started = {key: self._downloads.start(key, work) for key, work in waiting.items()}
         try:
             for key, (future, _) in started.items():
@@ -160,13 +153,13 @@ class Pull:
                 if ours and not future.cancel():
                     future.exception()
 
-    def _settle(self, digest: Digest, size: int, diff_id: Digest, download: Download) -> None:
+    def _settle(self, sources: list[Repository], layer: Descriptor, diff_id: Digest) -> None:
         self._cancel.check()
         if not self._store.has_layer(diff_id):
-            download.run()
+            download(sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts)
         # The store unpacked while the bytes came in: one object tells old clients that this phase is over.
-        self._feed.count("Extracting", short_id(digest), size, size, final=True)
-        self._feed.state("Pull complete", short_id(digest))
+        self._feed.count("Extracting", short_id(layer.digest), layer.size, layer.size, final=True)
+        self._feed.state("Pull complete", short_id(layer.digest))
 
     def _remember(self, found: Found, config: ImageConfig, ref: ImageRef) -> None:
         self._records.add(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
 
+from dockyard.errors import Cancelled, DockyardError
 from dockyard.oci import Digest, algorithm_of, is_digest
 
 from .challenge import repository_scope
@@ -18,6 +20,8 @@ from .manifests import ACCEPT, sniff_media_type
 from .model import RawManifest
 from .session import Session
 from .transport import discard
+
+log = logging.getLogger(__name__)
 
 MAX_MANIFEST = 4 << 20
 """Bytes; what the specification asks registries to accept at least, and dockerd's own limit."""
@@ -63,9 +67,7 @@ class Repository:
         )
 
     def has_blob(self, digest: Digest) -> bool:
-        response = self.session.request(
-            "HEAD", self._url(f"blobs/{digest}"), want=(200, 404), scopes=self._scopes
-        )
+        response = self.session.request("HEAD", self._url(f"blobs/{digest}"), want=(200, 404), scopes=self._scopes)
         discard(response)
         return response.status == 200
 
@@ -79,7 +81,7 @@ class Repository:
             if not following:
                 break
             url = urljoin(url, following)
-        return found
+        return sorted(set(found))  # not every registry sorts
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -94,9 +96,7 @@ class Repository:
         return "" if response.status == 201 else self._location(response)
 
     def start_upload(self) -> str:
-        response = self.session.request(
-            "POST", self._url("blobs/uploads/"), want=(202,), scopes=self._scopes, body=b""
-        )
+        response = self.session.request("POST", self._url("blobs/uploads/"), want=(202,), scopes=self._scopes, body=b"")
         discard(response)
         return self._location(response)
 
@@ -130,9 +130,7 @@ class Repository:
         separator = "&" if urlsplit(location).query else "?"
         url = f"{location}{separator}{urlencode({'digest': digest})}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(body))}
-        discard(
-            self.session.request("PUT", url, want=(201, 204), scopes=self._scopes, headers=headers, body=body)
-        )
+        discard(self.session.request("PUT", url, want=(201, 204), scopes=self._scopes, headers=headers, body=body))
 
     def put_manifest(self, reference: str, media_type: str, raw: bytes) -> None:
         headers = {"Content-Type": media_type}
@@ -152,6 +150,21 @@ class Repository:
         if not location:
             raise UPLOAD_FAILED(what="a blob", host=self.session.endpoint.host, cause="the answer names no Location")
         return urljoin(response.url or self.session.endpoint.base + "/v2/", location)
+
+
+T = TypeVar("T")
+
+
+def first_good(sources: Sequence[Repository], ask: Callable[[Repository], T]) -> T:
+    """The first answer; the error of the last source, the registry itself, is the one that counts."""
+    for source in sources[:-1]:
+        try:
+            return ask(source)
+        except Cancelled:
+            raise
+        except DockyardError as error:
+            log.info("%s does not serve %s, trying the next: %s", source.session.endpoint.base, source.path, error)
+    return ask(sources[-1])
 
 
 def next_page(link: str) -> str:
@@ -178,11 +191,3 @@ def regroup(data: Iterable[bytes], size: int) -> Iterator[bytes]:
     if held:
         yield bytes(held)
 
-
-def read_chunks(response: BaseHTTPResponse, size: int) -> Iterator[bytes]:
-    """Chunks of the body, at most ``size`` bytes each. Raises ConnectionError if the stream breaks."""
-    try:
-        while data := response.read(size):
-            yield data
-    except (HTTPError, OSError) as error:
-        raise ConnectionError(str(error)) from error

@@ -24,7 +24,7 @@ from dockyard.errors import DockyardError
 from . import answers
 from .cancel import Cancel
 from .challenge import Challenge, missing_actions, parse_challenges
-from .errors import PLAIN_HTTP, SERVER_ANSWER, TOKEN_REFUSED, UNREACHABLE
+from .errors import SERVER_ANSWER, TOKEN_REFUSED, UNREACHABLE
 from .model import Auth, Context
 from .settings import Endpoint
 from .transport import Body, Transport, discard, operation, translate
@@ -113,12 +113,12 @@ class Session:
                     raise
                 response = None
             if response is not None:
-                if response.status in want:
-                    return response
                 if response.status == 401 and replayable and not challenged:
                     challenged = True
-                    self._take_challenge(response, scopes)
+                    self._take_challenge(response, scopes, used="Authorization" in sent)
                     continue
+                if response.status in want:
+                    return response
                 if response.status not in RETRY_STATUS or attempt >= MAX_ATTEMPTS or not replayable:
                     raise self.refusal(response, method, url, scopes)
                 discard(response)
@@ -140,9 +140,7 @@ class Session:
         response.release_conn()
         return data
 
-    def refusal(
-        self, response: BaseHTTPResponse, method: str, url: str, scopes: tuple[str, ...] = ()
-    ) -> DockyardError:
+    def refusal(self, response: BaseHTTPResponse, method: str, url: str, scopes: tuple[str, ...] = ()) -> DockyardError:
         what = operation(method, url)
         body = b""
         with contextlib.suppress(HTTPError, OSError):
@@ -169,8 +167,8 @@ class Session:
             try:
                 discard(self._transport.request(self.endpoint, "GET", self.endpoint.base + "/v2/", {}))
             except DockyardError as error:
-                if error.code != PLAIN_HTTP.id:
-                    raise
+                if "dial tcp" in str(error):
+                    raise  # nobody listens: plain HTTP would not get through either
                 self.endpoint = replace(self.endpoint, base="http://" + self.endpoint.host)
             self._probed = True
 
@@ -188,12 +186,13 @@ class Session:
             return {"Authorization": f"Bearer {self._bearer(challenge, scopes).value}"}
         return {} if self.auth.is_anonymous else {"Authorization": self.auth.basic()}
 
-    def _take_challenge(self, response: BaseHTTPResponse, scopes: tuple[str, ...]) -> None:
+    def _take_challenge(self, response: BaseHTTPResponse, scopes: tuple[str, ...], *, used: bool) -> None:
+        """Learn how to log in here; ``used`` tells that the refused request carried a token, which is then no good."""
         found = parse_challenges(response.headers.getlist("WWW-Authenticate"))
         chosen = next((c for scheme in ("bearer", "basic") for c in found if c.scheme == scheme), None)
         if chosen is None or self.auth.registrytoken:
             raise self.refusal(response, "get", response.url or self.endpoint.base)
-        if chosen.scheme == "bearer":
+        if chosen.scheme == "bearer" and used:
             self._tokens.drop(self._key(chosen, scopes))
         self._challenge = chosen
         if chosen.scheme == "basic" and self.auth.is_anonymous:

@@ -22,6 +22,8 @@ from dockyard.errors import DockyardError
 from .errors import CERTS_DIR, PLAIN_HTTP, TLS_FAILED, TLS_UNTRUSTED, UNREACHABLE
 from .settings import CONNECT_TIMEOUT, READ_TIMEOUT, Endpoint, Settings
 
+urllib3.disable_warnings(failures.InsecureRequestWarning)  # insecure-registries is the administrator's own word
+
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 POOL_SIZE = 16
@@ -51,6 +53,7 @@ class Transport:
         sent = {"User-Agent": self._settings.user_agent, "Accept-Encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
             response = self._once(endpoint, method, url, sent, body)
+            response.url = url  # urllib3 knows only the path
             target = response.headers.get("Location")
             if method not in ("GET", "HEAD") or response.status not in REDIRECTS or not target:
                 return response
@@ -93,9 +96,7 @@ class Transport:
             proxy_basic_auth=f"{parts.username}:{parts.password or ''}" if parts.username else None
         )
         base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return urllib3.ProxyManager(
-            base, maxsize=POOL_SIZE, ssl_context=context, timeout=timeout, proxy_headers=login
-        )
+        return urllib3.ProxyManager(base, maxsize=POOL_SIZE, ssl_context=context, timeout=timeout, proxy_headers=login)
 
 
 def tls_context(endpoint: Endpoint, certs_dirs: Iterable[Path]) -> ssl.SSLContext:
@@ -165,7 +166,7 @@ def translate(error: Exception, method: str, url: str) -> DockyardError:
     dial = f"dial tcp {parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     if isinstance(error, failures.NameResolutionError) or isinstance(cause, socket.gaierror):
         return UNREACHABLE(operation=what, cause=f"dial tcp: lookup {parts.hostname}: no such host")
-    if isinstance(error, failures.ConnectTimeoutError):
+    if isinstance(error, failures.ConnectTimeoutError) and isinstance(cause, TimeoutError):
         return UNREACHABLE(operation=what, cause=f"{dial}: i/o timeout")
     if isinstance(error, failures.ReadTimeoutError) or isinstance(cause, TimeoutError):
         return UNREACHABLE(operation=what, cause=f"no answer for {READ_TIMEOUT:.0f} s (Client.Timeout exceeded)")

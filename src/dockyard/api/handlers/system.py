@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from dockyard.api import answers
 from dockyard.api.call import Call, Json
-from dockyard.errors import Code, NotFound, Unavailable
+from dockyard.errors import Code, Unavailable
 from dockyard.http import Answer, Response
 
 NO_SWARM = Code(
@@ -14,8 +14,6 @@ NO_SWARM = Code(
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
     "and try again.",
 )  # fmt: skip
-
-NO_SUCH_PLUGIN = Code("DY-API-011", NotFound, 'plugin "{name}" not found')
 
 _PING_HEADERS = {
     "Content-Type": "text/plain; charset=utf-8",
@@ -72,11 +70,6 @@ async def _with_legacy(stream: AsyncIterator[Json]) -> AsyncIterator[Json]:
 async def no_plugins(call: Call) -> Answer:
     """There are none, which is the truth; installing one is not implemented."""
     return answers.json([])
-
-
-async def no_plugin(call: Call) -> Answer:
-    """404 rather than 501: ``docker inspect NAME`` asks here last and must go on."""
-    raise NO_SUCH_PLUGIN(name=call.params["name"])
 
 
 async def no_swarm(call: Call) -> Answer:
