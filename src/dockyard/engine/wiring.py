@@ -5,26 +5,33 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dockyard.engine import recovery
-from dockyard.engine.adapters.barenet import BareNetwork
+from dockyard.engine.adapters.network import NetworkAdapter, Networks
 from dockyard.engine.adapters.rootfs import RootfsAdapter
 from dockyard.engine.adapters.runtime import RuntimeAdapter
+from dockyard.engine.adapters.volumes import VolumeAdapter, Volumes
+from dockyard.engine.container import Container
 from dockyard.engine.containers import Containers
 from dockyard.engine.engine import Engine
 from dockyard.engine.execs import Execs
-from dockyard.engine.fake import FakeVolumes
-from dockyard.engine.fake.services import FakeImages, FakeNetworkService, FakeVolumeService, NoBuilds
+from dockyard.engine.fake.services import NoBuilds
+from dockyard.engine.images import Images
 from dockyard.engine.kit import Kit
 from dockyard.engine.lock import RootLock
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.engine.system import HostReport, System
 from dockyard.model import new_id
+from dockyard.network import Controller, NetworkSettings
 from dockyard.runtime import Runtime, probe
 from dockyard.storage import Store as Storage
+from dockyard.transfer import Settings as TransferSettings
+from dockyard.transfer import Transfer
+from dockyard.transfer.adapter import StorageImages
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 EXIT_HELPER = """#!/bin/sh
@@ -43,6 +50,8 @@ class EngineSettings:
     cgroup_parent: str = "/dockyard"
     labels: tuple[str, ...] = ()
     snapshotter: str = "auto"
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
 
 
 async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engine:
@@ -60,36 +69,40 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     adapter = RuntimeAdapter(
         runtime, ulimits=settings.defaults.ulimits, cgroup_parent=settings.cgroup_parent, init=settings.defaults.init
     )
+    controller = await Controller.open(settings.root / "network", settings.run_dir, settings.network)
+    transfer = Transfer(settings.transfer, StorageImages(storage), settings.root)
     store = Store(settings.root / "engine.db")
+    known: dict[str, Container] = {}
+    network = NetworkAdapter(controller, known)
     kit = Kit(
-        root=settings.root, store=store, rootfs=RootfsAdapter(storage), volumes=FakeVolumes(), network=BareNetwork(),
-        runtime=adapter, boot_id=BOOT_ID.read_text().strip(), exit_command=_exit_helper(settings),
+        root=settings.root, store=store, rootfs=RootfsAdapter(storage), volumes=VolumeAdapter(storage), network=network,
+        runtime=adapter, boot_id=BOOT_ID.read_text().strip(), exit_command=_exit_helper(settings), containers=known,
     )  # fmt: skip
     containers = Containers(kit, settings.defaults)
+    images, volumes = Images(storage, transfer, kit, containers.find), Volumes(storage, kit)
     report = _report(settings, storage, runtime, _engine_id(store))
+    usage = {"image": images.usage, "container": containers.usage, "volume": volumes.usage}
     engine = Engine(
         kit=kit,
         containers=containers,
         execs=Execs(kit, containers),
-        images=FakeImages(None, kit.events),  # type: ignore[arg-type]
+        images=images,
         builds=NoBuilds(),
-        volumes=FakeVolumeService({}, kit.events),
-        networks=FakeNetworkService(kit.events),
-        system=System(
-            kit, _report(settings, storage, runtime, _engine_id(store)), lambda: len(storage.images.ids()), {}
-        ),
-        closers=[runtime.close, storage.close, _closer(lock)],
+        volumes=volumes,
+        networks=Networks(controller, network, kit, containers.find),
+        system=System(kit, report, lambda: len(storage.images.ids()), usage, transfer.login),
+        closers=[_closer(transfer.close), controller.close, runtime.close, storage.close, _closer(lock.release)],
     )
     if daemon:
         await recovery.recover(kit)
     return engine
 
 
-def _closer(lock: RootLock):  # type: ignore[no-untyped-def]
-    async def close() -> None:
-        lock.release()
+def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def closed() -> None:
+        close()
 
-    return close
+    return closed
 
 
 def _engine_id(store: Store) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -72,7 +71,7 @@ class RootfsAdapter:
         return {"Name": "overlay2", "Data": data}
 
     async def usage(self, container_id: str) -> tuple[int, int]:
-        own = await asyncio.to_thread(self._store.usage, container_id)
+        own, _ = await self._store.usage(container_id)
         snapshot = self._store.snapshots.get(container_id)
         return own, own + sum(self._store.layers.get(layer).size for layer in snapshot.diff_ids)
 
