@@ -53,3 +53,14 @@ def test_detach_keys_pass_on_everything_before_them(pieces):
         assert keys not in typed
         assert typed.startswith(passed)
         assert keys.startswith(typed[len(passed) :])
+
+
+@given(st.binary(max_size=300), st.integers(0, 299))
+def test_elf_parser_survives_anything(noise, at):
+    from pathlib import Path
+
+    from dockyard.runtime.elf import parse_elf
+
+    head = Path("/bin/true").read_bytes()[:4096]
+    for data in (b"\x7fELF\x02\x01" + noise, b"\x7fELF\x01\x02" + noise, head[:at] + noise + head[at + len(noise) :]):
+        parse_elf(lambda offset, size, data=data: data[offset : offset + size])

@@ -14,7 +14,7 @@ NET = """Inter-|   Receive                                                |  Tra
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
   eth0: 1000 10 1 2 0 0 0 0 2000 20 3 4 0 0 0 0
-"""  # noqa: E501
+"""
 
 
 def test_networks():
@@ -72,7 +72,7 @@ def test_ps_rows():
 @pytest.mark.parametrize(
     ("told", "ours", "code"),
     [
-        ("executable file `x` not found in $PATH: No such file or directory", "executable file not found in $PATH", 127),
+        ("executable file `x` not found in $PATH: No such file or directory", "executable file not found", 127),
         ("open executable: Permission denied", "permission denied", 126),
         ("runc create failed: something else", "runc create failed: something else", 128),
     ],

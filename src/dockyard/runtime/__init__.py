@@ -16,6 +16,7 @@ from dockyard.runtime.attach import Attachment, Overflow
 from dockyard.runtime.detach import DetachKeys, parse_detach_keys
 from dockyard.runtime.devices import block_numbers, host_devices, resolve_devices
 from dockyard.runtime.execs import ExecRequest, ExecSession
+from dockyard.runtime.forensics import Explanation
 from dockyard.runtime.logline import format_stamp
 from dockyard.runtime.logs import LogWish, log_files, log_usage
 from dockyard.runtime.messages import exit_code_for
@@ -43,10 +44,10 @@ from dockyard.runtime.top import Top
 from dockyard.runtime.users import User, resolve
 
 __all__ = [
-    "Alive", "Attachment", "Created", "DetachKeys", "DeviceNode", "ExecRequest", "ExecSession", "Exit", "Frame",
-    "HostFacts", "IdMapping", "LogLimits", "LogLine", "LogWish", "Lost", "Namespaces", "Overflow", "Plan",
-    "Recovered", "ResolvedMount", "Runtime", "RuntimeFacts", "Sample", "SpecRequest", "State", "Top", "User",
-    "block_numbers", "exit_code_for", "format_stamp", "host_devices", "log_files", "log_usage", "make_spec",
-    "make_update", "parse_detach_keys", "parse_signal", "plan_process", "probe", "resolve", "resolve_devices",
-    "shape",
+    "Alive", "Attachment", "Created", "DetachKeys", "DeviceNode", "ExecRequest", "ExecSession", "Exit",
+    "Explanation", "Frame", "HostFacts", "IdMapping", "LogLimits", "LogLine", "LogWish", "Lost", "Namespaces",
+    "Overflow", "Plan", "Recovered", "ResolvedMount", "Runtime", "RuntimeFacts", "Sample", "SpecRequest", "State",
+    "Top", "User", "block_numbers", "exit_code_for", "format_stamp", "host_devices", "log_files", "log_usage",
+    "make_spec", "make_update", "parse_detach_keys", "parse_signal", "plan_process", "probe", "resolve",
+    "resolve_devices", "shape",
 ]  # fmt: skip

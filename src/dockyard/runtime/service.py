@@ -18,11 +18,14 @@ from typing import Any
 
 import msgspec
 
+from dockyard.errors import DockyardError
 from dockyard.kernel import cgroup, process
 from dockyard.kernel import pidfd as handles
 from dockyard.runtime import conmon, errors, messages
 from dockyard.runtime.attach import Attachment, Overflow
+from dockyard.runtime.evidence import gather
 from dockyard.runtime.execs import ExecRequest, ExecSession, start_exec
+from dockyard.runtime.forensics import Explanation, explain
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
 from dockyard.runtime.logs import LogWish, read_logs
@@ -115,8 +118,11 @@ class Runtime:
             config.write(msgspec.json.encode(spec))
         try:
             child, pid = await launch(request)
-        except BaseException:
+        except BaseException as failure:
             await asyncio.shield(self._forget(container_id, spec["linux"].get("cgroupsPath", "")))
+            if isinstance(failure, DockyardError) and "exec:" in str(failure.evidence.get("cause")):
+                why = await self.explain(spec)
+                raise errors.CREATE_FAILED(cause=failure.evidence["cause"], why=f" ({why})" if why else "") from None
             raise
         init, watcher = handles.identity(pid), handles.identity(child.pid)
         record = Supervised(
@@ -139,6 +145,12 @@ class Runtime:
         else:
             await self._call("start", container_id)
         task.started = True
+
+    async def explain(self, spec: Mapping[str, Any]) -> Explanation | None:
+        """Why the spec's program cannot run: also worth asking when a container ended at once with 1, 126, 127 or 255,
+        because wrong CPU, missing loader and missing library show only after the start."""
+        evidence = await asyncio.wrap_future(self._threads.submit(gather, spec, self.facts.arch))
+        return explain(evidence)
 
     async def wait_exit(self, container_id: str) -> Exit:
         """Any number of waiters; also after the end, until ``delete``."""

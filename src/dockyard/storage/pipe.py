@@ -106,8 +106,9 @@ async def run_with_input(executor: Executor, chunks: AsyncIterator[bytes], work:
         if not done.done():
             reader.break_off(InterruptedError("the source of the data went away"))
         await asyncio.gather(pumping, return_exceptions=True)
-        if not done.done():
-            await asyncio.wait({done})
+        await asyncio.wait({done})
+        if not done.cancelled():
+            done.exception()  # asked for, so that nobody warns: it was raised above, or a cancellation goes first
 
 
 async def stream_from_thread(executor: Executor, pieces: Generator[bytes, None, None]) -> AsyncGenerator[bytes, None]:

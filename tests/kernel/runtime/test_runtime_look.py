@@ -52,9 +52,7 @@ async def test_top(runtime, box):
 
 
 async def test_stats(runtime, box):
-    container, bundle, spec = box.spec(
-        "/bin/sh", "-c", "seq 20000 >/dev/null; echo done; read x"
-    )
+    container, bundle, spec = box.spec("/bin/sh", "-c", "seq 20000 >/dev/null; echo done; read x")
     await runtime.create(container, bundle, spec, open_stdin=True)
     first = runtime.sample(container)
     client = runtime.attach(container)
