@@ -300,7 +300,7 @@ class Controller:
             address = endpoint.address or ipam.allocate(network.subnets[0], used, "", network.name)
             made.append(
                 msgspec.structs.replace(
-                    endpoint, address=address, mac=endpoint.mac or _random_mac(), interface=f"eth{len(made)}"
+                    endpoint, address=address, mac=endpoint.mac or _mac_of(address), interface=f"eth{len(made)}"
                 )
             )
         return made
@@ -340,7 +340,7 @@ class Controller:
         taken = {item.interface for item in self.endpoints_of(spec.container_id)}
         interface = next(f"eth{number}" for number in range(256) if f"eth{number}" not in taken)
         address = endpoint.address or ipam.allocate(network.subnets[0], self._used(network), "", network.name)
-        ready = msgspec.structs.replace(endpoint, address=address, mac=endpoint.mac or _random_mac(), interface=interface)
+        ready = msgspec.structs.replace(endpoint, address=address, mac=endpoint.mac or _mac_of(address), interface=interface)
         self._store.put([ready])
         self._endpoints[ready.id] = ready
         self._specs.setdefault(spec.container_id, spec)
@@ -543,11 +543,10 @@ def _names(container: str, name: str, wish: EndpointSettings) -> tuple[str, ...]
     return tuple(dict.fromkeys(item.lower() for item in (name, container[:12], *(wish.aliases or ()))))
 
 
-def _random_mac() -> str:
-    """Locally administered, unicast."""
-    raw = bytearray(os.urandom(6))
-    raw[0] = (raw[0] & 0xFC) | 0x02
-    return raw.hex(":")
+def _mac_of(address: str) -> str:
+    """From the address: its next holder has the same MAC, so that no neighbour's cache is stale (seen: 6 s of silence
+    on a published port after a new container took over an address)."""
+    return kernelwork.bridge_mac(address.partition("/")[0])
 
 
 def _texts(values: Any) -> dict[str, str]:
