@@ -65,7 +65,8 @@ def _write(out: tarfile.TarFile, images: Iterable[tuple[tuple[str, ...], bytes, 
         image_id = hashlib.sha256(config).hexdigest()
         _add(out, f"{image_id}.json", config)
         _add(out, f"{diff_id}/layer.tar", layer)
-        manifest.append({"Config": f"{image_id}.json", "RepoTags": [f"docker.io/library/{name}" for name in names], "Layers": [f"{diff_id}/layer.tar"]})
+        tags = [f"docker.io/library/{name}" for name in names]
+        manifest.append({"Config": f"{image_id}.json", "RepoTags": tags, "Layers": [f"{diff_id}/layer.tar"]})
     _add(out, "manifest.json", json.dumps(manifest).encode())
 
 
