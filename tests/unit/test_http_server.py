@@ -318,9 +318,7 @@ async def test_head_has_no_body(tmp_path: Path) -> None:
         return FileResponse(file) if request.path == "/f" else Response(200, {}, b"body")
 
     async with serving(tmp_path, handler) as rig:
-        answer = await rig.exchange(
-            b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /f HTTP/1.1\r\nConnection: close\r\n\r\n"
-        )
+        answer = await rig.exchange(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /f HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert answer.count(b"HTTP/1.1 200") == 2
         assert b"Content-Length: 4\r\n" in answer
         assert b"Content-Length: 5\r\n" in answer

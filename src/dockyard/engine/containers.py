@@ -19,11 +19,11 @@ from dockyard.engine.model import Record
 from dockyard.engine.plan import create as planning
 from dockyard.engine.plan.names import check_name
 from dockyard.engine.plan.select import Filters, Selection, match_labels, prune_until
+from dockyard.engine.plan.signals import parse_signal
 from dockyard.engine.ports import Stream
 from dockyard.engine.settings import Defaults
 from dockyard.engine.statistics import samples
 from dockyard.errors import Conflict, DockyardError
-from dockyard.kernel.signals import parse_signal
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig
 from dockyard.model.container import Resources, RestartPolicy
 from dockyard.model.exchange import AttachQuery, Created, ExitStatus, Frame, LogQuery, PathStat
@@ -256,6 +256,11 @@ class Containers:
             reclaimed += own
         self._kit.events.emit("container", "prune", "", reclaimed=str(reclaimed))
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": reclaimed}
+
+    async def usage(self) -> Json:
+        """The containers' part of ``docker system df``."""
+        now = self._kit.now()
+        return {"Containers": [item.row(now) | await self._sizes(item.record) for item in list(self._kit.containers.values())]}
 
     # -- files ----------------------------------------------------------------------------------------------------
 

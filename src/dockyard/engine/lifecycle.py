@@ -16,10 +16,11 @@ from collections.abc import Awaitable
 from dockyard.engine import errors, health
 from dockyard.engine.container import Container
 from dockyard.engine.model import Health, MountPoint, Record
+from dockyard.engine.plan.exitcode import exit_code_of
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest
 from dockyard.engine.supervisor import Undo
-from dockyard.errors import DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.lib.faultpoint import faultpoint
 
 DEFAULT_STOP_TIMEOUT = 10
@@ -156,7 +157,7 @@ async def _watch_exit(container: Container) -> None:
 # -- end --------------------------------------------------------------------------------------------------------
 
 
-async def settle(container: Container, ended: Ended) -> None:
+async def settle(container: Container, ended: Ended, *, daemon_start: bool = False) -> None:
     """The container has ended: record it, free what it held, then follow --rm or the restart policy."""
     async with container.lock:
         if not container.record.live:
@@ -166,7 +167,7 @@ async def settle(container: Container, ended: Ended) -> None:
             container.health = None
         record = container.record
         ran_for = (ended.at - record.state.started_at) / 1e9
-        again = should_restart(record, ended.code)
+        again = should_restart(record, ended.code, daemon_start=daemon_start)
         container.save(
             record.replace(restart_count=record.restart_count + 1 if again else record.restart_count).with_state(
                 status="restarting" if again else "exited", pid=0, exit_code=ended.code, finished_at=ended.at,
@@ -183,7 +184,7 @@ async def settle(container: Container, ended: Ended) -> None:
         container.wake("next-exit")
         if again:
             container.restart_delay = next_delay(container.restart_delay, ran_for)
-            _arm_restart(container)
+            arm_restart(container)
             return
         container.restart_delay = 0.0
         container.wake("not-running")
@@ -207,7 +208,7 @@ async def release(container: Container) -> None:
             raise result
 
 
-def _arm_restart(container: Container) -> None:
+def arm_restart(container: Container) -> None:
     name = container.record.name
     container.restart_timer = container.kit.supervisor.watch(_restart_later(container), f"restart timer of {name}")
 
@@ -264,7 +265,7 @@ async def stop(container: Container, signal: int, timeout: int) -> None:
 async def _signal(container: Container, signal: int) -> None:
     try:
         await container.kit.runtime.kill(container.record.id, signal)
-    except NotFound:
+    except (NotFound, Conflict):
         _log.debug("container %s ended before signal %d", container.record.name, signal)
 
 

@@ -29,7 +29,7 @@ class DockyardError(Exception):
 
     kind = "system"
 
-    def __init__(self, message: str, *, code: str = "", hint: str = "", check: str = "", **evidence: Any) -> None:
+    def __init__(self, message: str, /, *, code: str = "", hint: str = "", check: str = "", **evidence: Any) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
