@@ -124,4 +124,6 @@ async def put(
             raise _missing(error, record, path) from None
         if not modes.S_ISDIR(found.st_mode):
             raise NOT_A_DIRECTORY()
-        await in_thread(tar, lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, keep_owner=copy_owner))
+        await in_thread(
+            tar, lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, keep_owner=copy_owner)
+        )

@@ -260,7 +260,11 @@ class Containers:
     async def usage(self) -> Json:
         """The containers' part of ``docker system df``."""
         now = self._kit.now()
-        return {"Containers": [item.row(now) | await self._sizes(item.record) for item in list(self._kit.containers.values())]}
+        return {
+            "Containers": [
+                item.row(now) | await self._sizes(item.record) for item in list(self._kit.containers.values())
+            ]
+        }
 
     # -- files ----------------------------------------------------------------------------------------------------
 

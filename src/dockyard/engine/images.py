@@ -168,7 +168,15 @@ class Images:
         return self._store.save(refs)
 
     async def import_(
-        self, tar: AsyncIterator[bytes], *, source: str, repo: str, tag: str, message: str, changes: Sequence[str], platform: str
+        self,
+        tar: AsyncIterator[bytes],
+        *,
+        source: str,
+        repo: str,
+        tag: str,
+        message: str,
+        changes: Sequence[str],
+        platform: str,
     ) -> Progress:
         if source != "-":
             raise BAD_REQUEST(cause="import from a URL is not served: fetch it and pipe it in (docker import -)")
@@ -192,11 +200,12 @@ class Images:
         chosen = config or record.config
         document = msgspec.json.decode(encode(chosen))
         if config is not None:
-            document = {**msgspec.json.decode(encode(record.config)), **{key: value for key, value in document.items() if value}}
+            document = {
+                **msgspec.json.decode(encode(record.config)),
+                **{key: value for key, value in document.items() if value},
+            }
         name = str(parse_reference(f"{repo}:{tag}" if tag else repo).with_default_tag()) if repo else ""
-        paused = pause and record.state.status == "running"
-        if paused:
-            await lifecycle.pause(container)
+        paused = pause and record.state.status == "running" and await lifecycle.try_pause(container)
         try:
             image = await self._kit.supervisor.operate(
                 self._store.commit(
@@ -206,7 +215,7 @@ class Images:
                 "commit",
             )  # fmt: skip
         finally:
-            if paused:
+            if paused and container.record.state.status == "paused":
                 await lifecycle.unpause(container)
         container.emit("commit", comment=comment, imageID=image.id, imageRef=name)
         self._emit("create", image.id, name or image.id)

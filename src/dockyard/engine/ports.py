@@ -66,6 +66,8 @@ class StartRequest:
     """Processes of the containers whose namespaces are joined, by container ID."""
     directory: str
     exit_command: Sequence[str]
+    environment: Sequence[str] = ()
+    """Variables that links bring (``DB_PORT_5432_TCP_ADDR``); the container's own win."""
 
 
 class Rootfs(Protocol):

@@ -67,7 +67,11 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     facts = await probe()
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
-        runtime, ulimits=settings.defaults.ulimits, cgroup_parent=settings.cgroup_parent, init=settings.defaults.init
+        runtime,
+        ulimits=settings.defaults.ulimits,
+        cgroup_parent=settings.cgroup_parent,
+        init=settings.defaults.init,
+        log_options=settings.defaults.log_options,
     )
     controller = await Controller.open(settings.root / "network", settings.run_dir, settings.network)
     transfer = Transfer(settings.transfer, StorageImages(storage), settings.root)

@@ -67,3 +67,22 @@ def _words(text: str, keyword: str) -> list[str]:
 def _search(text: str) -> list[str]:
     rows = _lines(text, "search") or _lines(text, "domain")
     return rows[-1].split() if rows else []
+
+
+def link_variables(name: str, alias: str, address: str, ports: Sequence[str], env: Sequence[str]) -> list[str]:
+    """What a linked container is told of another: ``DB_PORT_5432_TCP_ADDR`` and its kin (moby daemon/links)."""
+    prefix = alias.replace("-", "_").upper()
+    made = [f"{prefix}_NAME=/{name}/{alias}"]
+    if ports:
+        number, _, protocol = min(ports, key=lambda item: (int(item.partition("/")[0]), item)).partition("/")
+        made.append(f"{prefix}_PORT={protocol or 'tcp'}://{address}:{number}")
+    for port in ports:
+        number, _, protocol = port.partition("/")
+        base = f"{prefix}_PORT_{number}_{(protocol or 'tcp').upper()}"
+        made += [
+            f"{base}={protocol or 'tcp'}://{address}:{number}", f"{base}_ADDR={address}", f"{base}_PORT={number}",
+            f"{base}_PROTO={protocol or 'tcp'}",
+        ]  # fmt: skip
+    skipped = {"HOME", "PATH"}
+    made += [f"{prefix}_ENV_{item}" for item in env if "=" in item and item.partition("=")[0] not in skipped]
+    return made

@@ -49,7 +49,7 @@ async def attach(call: Call) -> Answer:
 async def exec_start(call: Call) -> Answer:
     wish = await call.document()
     described = await call.engine.execs.inspect(call.params["id"])
-    tty = bool(wish.get("Tty")) or described["ProcessConfig"]["tty"]
+    tty = bool(wish.get("Tty"))  # of the stream; whether the process has a terminal was said at create (as in moby)
     size = wish.get("ConsoleSize")
     if wish.get("Detach"):
         await call.engine.execs.start(call.params["id"], detach=True, tty=tty, size=None)

@@ -26,7 +26,9 @@ class NetworkAdapter:
         mode = record.host.network_mode
         if mode.startswith("container:"):
             return
-        wishes = {("bridge" if name == "default" else name): wish for name, wish in (network.endpoints_config or {}).items()}
+        wishes = {
+            ("bridge" if name == "default" else name): wish for name, wish in (network.endpoints_config or {}).items()
+        }
         primary = self._controller.network(mode)
         named = {self._controller.network(ref).id: wish for ref, wish in wishes.items()}
         named = {primary.id: named.get(primary.id, EndpointSettings()), **named}

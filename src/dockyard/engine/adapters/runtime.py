@@ -61,11 +61,15 @@ class RunningExec:
 
 
 class RuntimeAdapter:
-    def __init__(self, runtime: Runtime, *, ulimits: Mapping[str, Ulimit], cgroup_parent: str, init: bool) -> None:
+    def __init__(
+        self, runtime: Runtime, *, ulimits: Mapping[str, Ulimit], cgroup_parent: str, init: bool,
+        log_options: Mapping[str, str],
+    ) -> None:  # fmt: skip
         self._runtime = runtime
         self._ulimits = {name: (limit.soft, limit.hard) for name, limit in ulimits.items()}
         self._cgroup_parent = cgroup_parent
         self._init = init
+        self._log_options = log_options
         self._waiting: dict[str, set[PendingStream]] = {}
 
     @property
@@ -83,7 +87,7 @@ class RuntimeAdapter:
             made = await self._runtime.create(
                 record.id, bundle, plan.spec, tty=config.tty, open_stdin=config.open_stdin,
                 stdin_once=config.stdin_once, log_path=_log_path(record, request.directory),
-                log_limits=log_limits(record), exit_command=request.exit_command,
+                log_limits=log_limits({**self._log_options, **(record.host.log_config.config or {})}), exit_command=request.exit_command,
             )  # fmt: skip
         except BaseException:
             self._begin(record, attached=False)
@@ -110,7 +114,7 @@ class RuntimeAdapter:
             config=config,
             host=host,
             argv=(record.path, *record.args),
-            env=tuple(config.env or ()),
+            env=tuple(merge_env(request.environment, config.env or ())),
             cwd=config.working_dir or "/",
             user=user,
             hostname=request.hostname,
@@ -235,8 +239,7 @@ def _log_path(record: Record, directory: str) -> str:
     return "" if record.host.log_config.type == "none" else f"{directory}/container.log"
 
 
-def log_limits(record: Record) -> LogLimits:
-    options = record.host.log_config.config or {}
+def log_limits(options: Mapping[str, str]) -> LogLimits:
     match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([kmgt]?)b?", options.get("max-size", "-1").lower())
     size = int(float(match[1]) * _SIZES[match[2]]) if match else -1
     return LogLimits(max_size=size, max_file=int(options.get("max-file", "1")))

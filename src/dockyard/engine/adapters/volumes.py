@@ -31,7 +31,7 @@ class VolumeAdapter:
         if point.type != "volume":
             return point
         if point.driver not in {"", "local"}:
-            raise BAD_REQUEST(cause=f"error looking up volume plugin {point.driver}: plugin \"{point.driver}\" not found")
+            raise BAD_REQUEST(cause=f'error looking up volume plugin {point.driver}: plugin "{point.driver}" not found')
         name = point.name or new_id()
         labels = dict(point.labels) | ({ANONYMOUS_LABEL: ""} if point.anonymous else {})
         volume = self._store.volumes.create(name, point.driver_opts, labels)
@@ -41,7 +41,9 @@ class VolumeAdapter:
     def _bind(point: MountPoint) -> MountPoint:
         if not os.path.exists(point.source):
             if not point.create_source:
-                raise BAD_REQUEST(cause=f'invalid mount config for type "bind": bind source path does not exist: {point.source}')
+                raise BAD_REQUEST(
+                    cause=f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+                )
             os.makedirs(point.source, exist_ok=True)
         return point
 
@@ -138,7 +140,9 @@ class Volumes:
         rows = []
         for volume in self._store.volumes.all():
             size = self._store.volumes.usage(volume.name)
-            rows.append(self._document(volume) | {"UsageData": {"RefCount": len(users.get(volume.name, ())), "Size": size}})
+            rows.append(
+                self._document(volume) | {"UsageData": {"RefCount": len(users.get(volume.name, ())), "Size": size}}
+            )
         return {"Volumes": rows}
 
 
