@@ -29,7 +29,7 @@ class DockyardError(Exception):
 
     kind = "system"
 
-    def __init__(self, message: str, *, code: str = "", hint: str = "", check: str = "", **evidence: Any) -> None:
+    def __init__(self, message: str, /, *, code: str = "", hint: str = "", check: str = "", **evidence: Any) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
@@ -111,9 +111,7 @@ class Code:
 
     def __call__(self, **evidence: Any) -> DockyardError:
         hint = self.hint.format_map(evidence) if self.hint else ""
-        return self.kind(
-            self.template.format_map(evidence), code=self.id, hint=hint, check=self.check, **evidence
-        )
+        return self.kind(self.template.format_map(evidence), code=self.id, hint=hint, check=self.check, **evidence)
 
 
 CATALOGUE: dict[str, Code] = {}

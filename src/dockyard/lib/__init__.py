@@ -1,1 +1,1 @@
-"""The lib room (to be opened)."""
+"""Lib: tiny helpers that know nothing of containers: times as Docker writes them, fault points for crash tests."""

@@ -51,6 +51,11 @@ class Pushback:
             return held
         return self._source.read(size)
 
+    def readinto(self, buffer: memoryview, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
 
 class Plain:
     """The decompressed stream; foreign exceptions become InvalidParameter here."""

@@ -62,3 +62,4 @@ VOLUME_EXISTS = Code(
 )
 CANNOT_MOUNT_VOLUME = Code("DY-STO-029", System, "error while mounting volume '{mountpoint}': {cause}")
 TAG_WITH_DIGEST = Code("DY-STO-030", InvalidParameter, "refusing to create a tag with a digest reference")
+CANNOT_UNPACK = Code("DY-STO-031", InvalidParameter, "cannot unpack {name}: {cause}")

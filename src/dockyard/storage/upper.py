@@ -78,7 +78,7 @@ def diff_tar(upper: int) -> Generator[bytes, None, None]:
             hidden = (base + b"/" if base else b"") + WHITEOUT_PREFIX + leaf
             yield encode_header(TarHeader(hidden, mode=0, mtime_ns=info.st_mtime_ns))
             continue
-        yield from _member(member, folder, name, info, links)
+        yield from tar_member(member, folder, name, info, links)
         if stat.S_ISDIR(info.st_mode) and _is_opaque(folder, name):
             yield encode_header(TarHeader(member + b"/" + OPAQUE_MARKER, mode=0, mtime_ns=info.st_mtime_ns))
     yield tar.END_OF_ARCHIVE
@@ -88,11 +88,11 @@ def tree_tar(root: int) -> Generator[bytes, None, None]:
     """A whole tree as a plain tar (``docker export``)."""
     links: dict[tuple[int, int], bytes] = {}
     for path, folder, name, info in walk(root):
-        yield from _member(os.fsencode(path[1:]), folder, name, info, links)
+        yield from tar_member(os.fsencode(path[1:]), folder, name, info, links)
     yield tar.END_OF_ARCHIVE
 
 
-def _member(
+def tar_member(
     member: bytes, folder: int, name: str, info: os.stat_result, links: dict[tuple[int, int], bytes]
 ) -> Iterator[bytes]:
     mode, kind = stat.S_IMODE(info.st_mode), stat.S_IFMT(info.st_mode)

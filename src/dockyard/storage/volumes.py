@@ -154,8 +154,8 @@ class VolumeStore:
         volume = self.get(name)
         if volume.options:
             return -1
-        with safefs.root_fd(volume.mountpoint) as root:
-            return disk_usage(root)[0]
+        with safefs.root_fd(volume.mountpoint) as root, safefs.opened(root, ".", os.O_RDONLY | os.O_DIRECTORY) as folder:
+            return disk_usage(folder)[0]
 
 
 def check_volume(name: str, options: Mapping[str, str]) -> None:

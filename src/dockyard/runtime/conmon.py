@@ -1,0 +1,81 @@
+"""How conmon is called and what it answers. Pure.
+
+One conmon watches one container (or one detached exec). It holds the container's stdio, writes the log, and leaves the
+exit code in two files; it lives on when the daemon dies. Called with ``--sync`` it does not fork, so the process that
+we spawn is conmon itself: its pid is known before it does anything, and there is no pid file to race with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from dockyard.kernel.process import PATH
+
+SYNC_FD = 3
+ENV = {
+    "PATH": PATH,
+    "_OCI_SYNCPIPE": str(SYNC_FD),
+    "TZ": "UTC",  # conmon stamps log lines in local time
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything that conmon must be told. ``log_path`` empty: keep no log."""
+
+    conmon: str
+    runtime: str
+    runtime_root: str
+    id: str
+    bundle: str
+    exit_dir: str
+    log_path: str
+    tty: bool
+    open_stdin: bool
+    leave_stdin_open: bool
+    exit_command: Sequence[str] = ()
+    exec_spec: str = ""
+
+
+def argv(launch: Launch) -> list[str]:
+    """Trap: without ``--leave-stdin-open`` any attach client that leaves closes the container's stdin; with it, end of
+    file can never be delivered. The daemon's one connection never leaves, and closes its half when EOF is meant."""
+    words = [launch.conmon, "--sync", "--api-version", "1", "-c", launch.id, "-u", launch.id, "-n", launch.id[:12]]
+    words += ["-r", launch.runtime, "-b", launch.bundle, "-p", f"{launch.bundle}/pid"]
+    words += ["--exit-dir", launch.exit_dir, "--persist-dir", launch.bundle, "--full-attach"]
+    words += ["-l", f"k8s-file:{launch.log_path}" if launch.log_path else "none"]
+    words += ["--no-sync-log", "--no-new-keyring"]  # fsync of the log at exit cost up to 30 ms; Docker does none either
+    words += ["-t"] if launch.tty else []
+    words += ["-i"] if launch.open_stdin else []
+    words += ["--leave-stdin-open"] if launch.leave_stdin_open else []
+    words += ["-e", "--exec-process-spec", launch.exec_spec] if launch.exec_spec else []
+    for word in runtime_globals(launch.runtime_root, f"{launch.bundle}/runtime.log"):
+        words += ["--runtime-arg", word]
+    if launch.exit_command:
+        words += ["--exit-command", launch.exit_command[0]]
+        for word in launch.exit_command[1:]:
+            words += ["--exit-command-arg", word]
+    return words
+
+
+def runtime_globals(root: str, log: str) -> list[str]:
+    return [f"--root={root}", "--log-format=json", f"--log={log}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``data``: the pid, or for the second line of an exec its exit code; -1 with ``message`` when it failed."""
+
+    data: int
+    message: str = ""
+
+
+def read_answer(line: bytes) -> Answer:
+    """A line of the sync pipe (``--api-version 1``). An empty line means that conmon died before it could say."""
+    try:
+        return msgspec.json.decode(line, type=Answer)
+    except msgspec.DecodeError:
+        return Answer(-1, "conmon ended without an answer")

@@ -1,0 +1,38 @@
+"""The runtimes' error messages in one wording: runc's, which Docker's clients match. Pure.
+
+The docker CLI exits with 127 when the start error contains "executable file not found" or "no such file or directory",
+with 126 for "permission denied" or "is a directory", and with 125 otherwise. crun says the same things in other words.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CRUN_MISSING = re.compile(r"executable file `([^`]*)` not found in \$PATH(?:: No such file or directory)?")
+_CRUN_OPEN = re.compile(r"(?:open|exec) executable(?: `([^`]*)`)?: (Permission denied|Is a directory)", re.IGNORECASE)
+_CRUN_EXEC = re.compile(r"exec container process(?: \(([^)]*)\))? ?`([^`]*)`: (.*)")
+_ERRNO_WORDS = ("No such file or directory", "Permission denied", "Is a directory", "Exec format error")
+_MAX = 8 << 10
+
+
+def translate(message: str) -> str:
+    """One line in runc's wording; a long tail (a Go stack, a hook's output) is cut."""
+    text = message.strip()[:_MAX]
+    if found := _CRUN_MISSING.search(text):
+        return f'unable to start container process: exec: "{found[1]}": executable file not found in $PATH'
+    if found := _CRUN_OPEN.search(text):
+        return f'unable to start container process: exec: "{found[1] or ""}": {found[2].lower()}'
+    if found := _CRUN_EXEC.search(text):
+        return f"exec {found[2]}: {found[3].lower()}"
+    for words in _ERRNO_WORDS:
+        text = text.replace(words, words.lower())
+    return text.removeprefix("runc: ")
+
+
+def exit_code_for(message: str) -> int:
+    """The exit code that Docker records for a container or an exec that could not be started."""
+    if "executable file not found" in message or "no such file or directory" in message:
+        return 127
+    if "permission denied" in message or "is a directory" in message:
+        return 126
+    return 128

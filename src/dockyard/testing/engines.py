@@ -1,0 +1,168 @@
+"""Private engines side by side: Dockyard, Debian's dockerd and podman, each in its own net and mount namespace.
+
+Everything an engine makes is below one directory and inside namespaces that end with it, so that a run can be killed at
+any time: data root, sockets, bridges, rules, mounts. Containers that an engine leaves behind are ended by their cgroup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+START_LIMIT = 60.0
+"""Seconds until an engine must answer /_ping."""
+STOP_LIMIT = 30.0
+KINDS = ("dockyard", "dockerd", "podman")
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateEngine:
+    kind: str
+    root: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "engine.sock"
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "engine.log"
+
+    def inside(self, *command: str) -> list[str]:
+        """``command`` to be run in the engine's network and mount namespace."""
+        return ["nsenter", "-t", str(self.process.pid), "-n", "-m", "--", *command]
+
+    def docker(self, *words: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["docker", "-H", self.host, *words], capture_output=True, text=True, timeout=timeout)
+
+    def pids(self) -> list[int]:
+        """The engine's own processes (dockerd and its containerd, without shims)."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        own = [int(child) for child in children if _comm(int(child)) in ("containerd",)]
+        return [self.process.pid, *own]
+
+
+def command_of(kind: str, root: Path) -> list[str]:
+    sock = f"unix://{root}/engine.sock"
+    if kind == "dockerd":
+        return [
+            "dockerd", "--config-file", f"{root}/daemon.json", "--data-root", f"{root}/data", "--exec-root",
+            f"{root}/run", "--pidfile", f"{root}/pid", "--cgroup-parent", f"/{root.name}", "-H", sock,
+        ]  # fmt: skip
+    if kind == "podman":
+        return [
+            "podman", "--root", f"{root}/data", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp",
+            "--cgroup-manager", "cgroupfs", "--network-config-dir", f"{root}/networks", "--events-backend", "file",
+            "system", "service", "--time", "0", sock,
+        ]  # fmt: skip
+    return [
+        sys.executable, "-m", "dockyard.cli", "engine", "--config-file", f"{root}/daemon.json", "--data-root",
+        f"{root}/data", "--exec-root", f"{root}/run", "--pidfile", f"{root}/pid", "-H", sock,
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def private_engine(kind: str, root: Path, *, namespaces: bool = True) -> Iterator[PrivateEngine]:
+    """Start ``kind`` over ``root`` (removed at the end with all that is in it)."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "daemon.json").write_text("{}")
+    limits = [f"{name}={most}:{most}" for name, most in _hard_limits().items()]
+    # podman raises these where it may not (no CAP_SYS_RESOURCE here), and then no container starts.
+    (root / "containers.conf").write_text(f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n")
+    for name in ("tmp", "run", "networks"):
+        (root / name).mkdir(exist_ok=True)
+    command = command_of(kind, root)
+    if namespaces:
+        script = 'ip link set lo up && exec "$@"'
+        command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command]
+    with (root / "engine.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            env=os.environ | {"CONTAINERS_CONF": f"{root}/containers.conf"},
+        )  # fmt: skip
+    engine = PrivateEngine(kind, root, process)
+    try:
+        _await_ping(engine)
+        yield engine
+    finally:
+        _stop(engine)
+
+
+def _hard_limits() -> dict[str, int]:
+    kinds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    hard = {name: resource.getrlimit(kind)[1] for name, kind in kinds.items()}
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())  # podman lowers its own NPROC to this
+    return {"nofile": hard["nofile"], "nproc": most if hard["nproc"] == -1 else min(most, hard["nproc"])}
+
+
+def _await_ping(engine: PrivateEngine) -> None:
+    end = time.monotonic() + START_LIMIT
+    while time.monotonic() < end and engine.process.poll() is None:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(2)
+            sock.connect(str(engine.socket))
+            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            if b" 200 " in sock.recv(64):
+                return
+        time.sleep(0.05)  # a real process is starting; bounded by START_LIMIT
+    tail = engine.log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"{engine.kind} does not answer: {tail}")
+
+
+def _stop(engine: PrivateEngine) -> None:
+    if engine.process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+            listed = engine.docker("ps", "-aq", timeout=STOP_LIMIT).stdout.split()
+            for start in range(0, len(listed), 50):
+                engine.docker("rm", "-fv", *listed[start : start + 50], timeout=4 * STOP_LIMIT)
+        engine.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            engine.process.wait(STOP_LIMIT)
+    leftovers = _processes_naming(str(engine.root))
+    for pid in leftovers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    engine.process.wait(STOP_LIMIT)
+    _until(lambda: not _processes_naming(str(engine.root)), STOP_LIMIT)
+    shutil.rmtree(engine.root, ignore_errors=True)
+
+
+def _processes_naming(text: str) -> list[int]:
+    """Processes whose command line holds the engine's private directory: daemon, shims, conmons."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if any(word.startswith((text.encode() + b"/", b"unix://" + text.encode())) for word in words[1:]):
+                    found.append(int(entry.name))
+    return found
+
+
+def _until(condition: Callable[[], bool], limit: float) -> None:
+    end = time.monotonic() + limit
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,234 @@
+"""The engine's decisions, on the twins of the rooms below: states, exits, policies, removal, waiting, recovery."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dockyard.engine import recovery
+from dockyard.engine.containers import Containers
+from dockyard.engine.execs import Execs
+from dockyard.engine.fake import FakeNetwork, FakeRootfs, FakeRuntime, FakeVolumes
+from dockyard.engine.kit import Kit
+from dockyard.engine.settings import Defaults
+from dockyard.engine.store import Store
+from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified
+from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
+from dockyard.model.exchange import AttachQuery
+
+IMAGE = "sha256:" + "ab" * 32
+
+
+class World:
+    """An engine on twins that can be closed and opened again, as after a crash."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.rootfs, self.network, self.runtime, self.volumes = (
+            FakeRootfs(),
+            FakeNetwork(),
+            FakeRuntime(),
+            FakeVolumes(),
+        )
+        self.rootfs.add_image("busybox:latest", IMAGE, ContainerConfig(cmd=["sh"], env=["PATH=/bin"]))
+        self.open()
+
+    def open(self) -> None:
+        self.kit = Kit(
+            root=self.root, store=Store(self.root / "engine.db"), rootfs=self.rootfs, volumes=self.volumes,
+            network=self.network, runtime=self.runtime, boot_id="boot",
+        )  # fmt: skip
+        self.containers = Containers(self.kit, Defaults())
+        self.execs = Execs(self.kit, self.containers)
+
+    async def crash(self) -> None:
+        for task in [*self.kit.supervisor._watchers]:
+            task.cancel()
+        self.kit.store.close()
+        self.open()
+        await recovery.recover(self.kit)
+
+    async def create(self, *cmd: str, name: str = "", **host: object) -> str:
+        made = await self.containers.create(
+            name, ContainerConfig(image="busybox", cmd=list(cmd)), HostConfig(**host), NetworkingConfig(), ""
+        )
+        return made.id
+
+    def status(self, ref: str) -> str:
+        return self.containers.find(ref).record.state.status
+
+
+@pytest.fixture
+async def world(tmp_path: Path):
+    made = World(tmp_path)
+    yield made
+    await made.kit.supervisor.close()
+    made.kit.store.close()
+
+
+async def finish(world: World, ref: str, condition: str = "not-running") -> int:
+    async with asyncio.timeout(5):
+        return (await (await world.containers.wait(ref, condition))).code
+
+
+async def test_a_container_runs_and_its_exit_code_is_told(world: World) -> None:
+    identity = await world.create("sh", "-c", "exit 7", name="seven")
+    assert world.status("seven") == "created"
+    waiting = await world.containers.wait("seven", "next-exit")
+    await world.containers.start("seven")
+    assert (await waiting).code == 7
+    document = msgspec.json.decode(await world.containers.inspect(identity[:12], size=False))
+    assert document["State"]["ExitCode"] == 7
+    assert document["State"]["Status"] == "exited"
+    assert identity not in world.network.up
+    assert identity not in world.rootfs.mounted
+
+
+async def test_attach_before_start_misses_nothing(world: World) -> None:
+    await world.create("echo", "hello", name="one")
+    stream = await world.containers.attach("one", AttachQuery(stream=True, stdout=True))
+    await world.containers.start("one")
+    assert [frame.data async for frame in stream.frames()] == [b"hello\n"]
+
+
+async def test_start_twice_is_not_modified_and_stop_twice_too(world: World) -> None:
+    await world.create("top", name="one")
+    await world.containers.start("one")
+    with pytest.raises(NotModified):
+        await world.containers.start("one")
+    await world.containers.stop("one", signal="", timeout=1)
+    assert world.status("one") == "exited"
+    assert world.containers.find("one").record.state.exit_code == 143
+    with pytest.raises(NotModified):
+        await world.containers.stop("one", signal="", timeout=1)
+
+
+async def test_auto_remove_takes_everything_away(world: World) -> None:
+    identity = await world.create("true", auto_remove=True)
+    removed = await world.containers.wait(identity, "removed")
+    await world.containers.start(identity)
+    assert (await removed).code == 0
+    with pytest.raises(NotFound):
+        world.containers.find(identity)
+    assert not world.rootfs.layers
+    assert list(world.kit.store.records()) == []
+
+
+async def test_a_name_is_held_and_given_back(world: World) -> None:
+    first = await world.create("top", name="web")
+    with pytest.raises(Conflict, match=f'"/web" is already in use by container "{first}"'):
+        await world.create("top", name="web")
+    await world.containers.remove("web", volumes=False, link=False, force=False)
+    await world.create("top", name="web")
+
+
+async def test_a_failed_start_undoes_all_and_says_127(world: World) -> None:
+    identity = await world.create("doesnotexist", name="one")
+    with pytest.raises(InvalidParameter, match="executable file not found"):
+        await world.containers.start("one")
+    record = world.containers.find("one").record
+    assert (record.state.status, record.state.exit_code) == ("created", 127)
+    assert identity not in world.network.up
+    assert identity not in world.rootfs.mounted
+
+
+async def test_running_container_is_removed_only_by_force(world: World) -> None:
+    await world.create("top", name="one")
+    await world.containers.start("one")
+    with pytest.raises(Conflict, match="stop the container before removing or force remove"):
+        await world.containers.remove("one", volumes=False, link=False, force=False)
+    await world.containers.remove("one", volumes=False, link=False, force=True)
+    with pytest.raises(NotFound):
+        world.containers.find("one")
+
+
+async def test_on_failure_restarts_up_to_its_limit(world: World) -> None:
+    policy = RestartPolicy(name="on-failure", maximum_retry_count=1)
+    await world.create("false", name="one", restart_policy=policy)
+    await world.containers.start("one")
+    assert await finish(world, "one") == 1
+    assert world.containers.find("one").record.restart_count == 1
+
+
+async def test_stop_ends_a_restarting_container(world: World) -> None:
+    await world.create("false", name="one", restart_policy=RestartPolicy(name="always"))
+    ended = await world.containers.wait("one", "next-exit")
+    await world.containers.start("one")
+    await ended
+    await world.containers.stop("one", signal="", timeout=1)
+    assert world.status("one") == "exited"
+
+
+async def test_pause_forbids_exec_and_kill_continues(world: World) -> None:
+    await world.create("top", name="one")
+    await world.containers.start("one")
+    await world.containers.pause("one")
+    with pytest.raises(Conflict, match="is paused, unpause the container before exec"):
+        await world.execs.create("one", {"Cmd": ["true"]})
+    with pytest.raises(Conflict, match="is already paused"):
+        await world.containers.pause("one")
+    await world.containers.unpause("one")
+    assert world.status("one") == "running"
+
+
+async def test_exec_gives_output_and_code(world: World) -> None:
+    await world.create("top", name="one")
+    await world.containers.start("one")
+    made = await world.execs.create("one", {"Cmd": ["sh", "-c", "echo out; exit 3"], "AttachStdout": True})
+    stream = await world.execs.start(made, detach=False, tty=False, size=None)
+    assert stream is not None
+    assert [frame.data async for frame in stream.frames()] == [b"out\n"]
+    await asyncio.sleep(0)
+    assert (await world.execs.inspect(made))["ExitCode"] == 3
+
+
+async def test_running_containers_survive_a_crash(world: World) -> None:
+    identity = await world.create("top", name="one")
+    await world.containers.start("one")
+    await world.crash()
+    assert world.status("one") == "running"
+    await world.containers.stop("one", signal="", timeout=1)
+    assert world.containers.find(identity).record.state.exit_code == 143
+
+
+async def test_an_exit_during_the_crash_is_settled_with_its_code(world: World) -> None:
+    identity = await world.create("top", name="one")
+    await world.containers.start("one")
+    for task in [*world.kit.supervisor._watchers]:
+        task.cancel()
+    await asyncio.sleep(0)
+    await world.runtime.kill(identity, 9)
+    await world.crash()
+    record = world.containers.find("one").record
+    assert (record.state.status, record.state.exit_code) == ("exited", 137)
+
+
+async def test_half_made_containers_are_taken_away(world: World) -> None:
+    identity = await world.create("top", name="one")
+    container = world.containers.find("one")
+    container.save(container.record.replace(pending="create"))
+    await world.crash()
+    with pytest.raises(NotFound):
+        world.containers.find(identity)
+    await world.create("top", name="one")
+
+
+async def test_filters_names_and_limits_of_the_list(world: World) -> None:
+    for number in range(3):
+        await world.create("top", name=f"c{number}")
+    await world.containers.start("c1")
+
+    async def names(**query: object) -> list[str]:
+        terms = {"all": False, "limit": 0, "size": False, "filters": {}} | query
+        return [row["Names"][0] for row in msgspec.json.decode(await world.containers.list(**terms))]
+
+    assert await names() == ["/c1"]
+    assert await names(all=True) == ["/c2", "/c1", "/c0"]
+    assert await names(limit=1) == ["/c2"]
+    assert await names(filters={"status": ["created"]}) == ["/c2", "/c0"]
+    assert await names(all=True, filters={"name": ["c[12]"]}) == ["/c2", "/c1"]
+    with pytest.raises(InvalidParameter, match="invalid filter 'status=bogus'"):
+        await names(filters={"status": ["bogus"]})
