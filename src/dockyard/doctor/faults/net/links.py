@@ -203,7 +203,7 @@ def too_big(view: View) -> Iterator[Finding]:
                 f"clamp TCP to the path, or give the network the option com.docker.network.driver.mtu={uplink.mtu}",
                 [f"iptables -t mangle -A {clamp}" for clamp in clamps],
                 [f"iptables -t mangle -D {clamp}" for clamp in clamps],
-                machine=True,
+                machine=False,  # in the lab the clamp did not yet bring the upload back, so nobody applies it unasked
             ),
             verify=f"ip link show {view.uplink}; ip link show {network.bridge}",
         )
