@@ -32,10 +32,10 @@ _NEWROUTE, _GETROUTE = 24, 26
 # linux/if_link.h
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_NET_NS_FD, IFLA_OPERSTATE, IFLA_LINK_NETNSID = 28, 16, 37
-_INFO_KIND, _INFO_DATA, _INFO_SLAVE_DATA = 1, 2, 5
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BR_NF_CALL_IPTABLES, _BR_NF_CALL_IP6TABLES = 36, 37
-_BRPORT_ISOLATED = 33
+_BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _MACVLAN_MODE = 1
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _IFF_UP = 1
@@ -146,10 +146,14 @@ def link_up(name: str) -> Message:
     return Message(_NEWLINK, 0, _link_body(0, [(IFLA_IFNAME, name)], True), f"set link {name} up")
 
 
-def set_bridge_port(index: int, *, isolated: bool) -> Message:
-    """Isolated ports reach the bridge and other ports that are not isolated, never each other."""
-    info: list[Attribute] = [(4, "bridge"), (_INFO_SLAVE_DATA, [(_BRPORT_ISOLATED, bytes([isolated]))])]
-    return Message(_NEWLINK, 0, _link_body(index, [(IFLA_LINKINFO, info)]), f"set bridge port {index}")
+def set_bridge_port(name: str, *, hairpin: bool, isolated: bool = False) -> Message:
+    """Hairpin: a frame may leave by the port it came from. With br_netfilter on, a container's packet to its own
+    published port is sent back at the bridge, not routed, and is lost without this. Isolated ports reach the bridge
+    and ports that are not isolated, never each other."""
+    flags: list[Attribute] = [(_BRPORT_MODE, bytes([hairpin])), (_BRPORT_ISOLATED, bytes([isolated]))]
+    info: list[Attribute] = [(_INFO_SLAVE_KIND, "bridge"), (_INFO_SLAVE_DATA, flags)]
+    body = _link_body(0, [(IFLA_IFNAME, name), (IFLA_LINKINFO, info)])
+    return Message(_NEWLINK, 0, body, f"set bridge port {name}")
 
 
 def remove_link(*, index: int = 0, name: str = "") -> Message:

@@ -119,6 +119,7 @@ def plug(sandbox: int, pairs: Sequence[tuple[Network, Endpoint]], mtu: int, gate
             messages += [
                 rt.remove_link(name=host_name(endpoint)),
                 rt.add_veth(host_name(endpoint), mtu=size, bridge=bridge.index, netns=sandbox, peer=endpoint.interface, mac=endpoint.mac),
+                rt.set_bridge_port(host_name(endpoint), hairpin=True),
             ]
         try:
             netlink.batch(messages)

@@ -1,0 +1,111 @@
+"""Containers on bridges of a throw-away host: who reaches whom, by which address, and what is left afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dockyard.kernel.nft import NftError
+from dockyard.model import EndpointSettings, PortBinding
+from dockyard.network import Controller, NetworkSettings, Sandbox, SandboxSpec
+
+pytestmark = pytest.mark.root
+OUTSIDE, HOST = "198.51.100.1", "198.51.100.2"
+
+
+def spec(name: str, where: Path, **more: object) -> SandboxSpec:
+    where.mkdir(parents=True, exist_ok=True)
+    return SandboxSpec(container_id=(name * 64)[:64], name=name, hostname=name, files_dir=str(where), **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def controller(host) -> AsyncIterator[Controller]:  # type: ignore[no-untyped-def]
+    made = await Controller.open(host.root, host.run, NetworkSettings())
+    await made.recover({}, {})
+    yield made
+    for container in list(made._sandboxes):
+        await made.forget(container)
+    for network in made.networks():
+        if not network.predefined:
+            await made.remove_network(network.id)
+    await made.close()
+    host.nft("delete table ip dockyard")
+    from dockyard.kernel import netlink_route as rt
+    from dockyard.kernel.netlink import NetlinkSocket
+
+    with NetlinkSocket() as netlink:
+        netlink.batch([rt.remove_link(name="docker0")])
+
+
+async def started(controller: Controller, tmp_path: Path, name: str, network: str = "bridge", **more: object) -> Sandbox:
+    made = spec(name, tmp_path / name, mode=network, **more)
+    await controller.connect(made.container_id, name, network, EndpointSettings())
+    return await controller.setup(made)
+
+
+def address(controller: Controller, sandbox: Sandbox, network: str = "bridge") -> str:
+    return str(controller.settings_of(sandbox.container)["Networks"][network]["IPAddress"])
+
+
+async def test_published_port_is_reached_from_everywhere(host, controller: Controller, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ports = {"80/tcp": [PortBinding(host_port="8080")]}
+    web = await started(controller, tmp_path, "a", bindings=ports)
+    other = await started(controller, tmp_path, "b")
+    await controller.create_network({"Name": "far"})
+    far = await started(controller, tmp_path, "c", "far")
+    with host.server(web.netns, "0.0.0.0", 80):
+        assert host.fetch(host.outside, HOST, 8080) == OUTSIDE, "the client's address is kept"
+        assert host.fetch(None, "127.0.0.1", 8080) == "172.17.0.1"
+        assert host.fetch(None, HOST, 8080) == HOST
+        assert host.fetch(web.netns, HOST, 8080) != "", "hairpin to itself"
+        assert host.fetch(other.netns, HOST, 8080) != ""
+        assert host.fetch(far.netns, HOST, 8080) != "", "from another network by the host's address"
+        assert host.fetch(other.netns, address(controller, web), 80) == address(controller, other)
+        assert host.fetch(far.netns, address(controller, web), 80, 0.3) == "", "networks are isolated"
+    assert host.links()["docker0"].mtu == 1400
+    assert controller.settings_of(web.container)["Ports"] == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
+
+
+async def test_outside_is_reached_masqueraded_and_reaches_nothing_unpublished(  # type: ignore[no-untyped-def]
+    host, controller: Controller, tmp_path: Path
+) -> None:
+    box = await started(controller, tmp_path, "a")
+    from ipaddress import IPv4Address, IPv4Network
+
+    from dockyard.kernel import netlink_route as rt
+    from dockyard.kernel.netlink import NetlinkSocket
+    from dockyard.kernel.netns import entered
+
+    with host.server(host.outside, OUTSIDE, 7000):
+        assert host.fetch(box.netns, OUTSIDE, 7000) == HOST
+    with entered(host.outside), NetlinkSocket() as netlink:
+        wire = rt.link(netlink, "wire")
+        assert wire
+        netlink.batch([rt.add_route(IPv4Network("172.17.0.0/16"), oif=wire.index, gateway=IPv4Address(HOST))])
+    with host.server(box.netns, "0.0.0.0", 80):
+        assert host.fetch(host.outside, address(controller, box), 80, 0.3) == "", "a neighbour with a route gets nowhere"
+
+
+async def test_failure_leaves_nothing(host, controller: Controller, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ports = {"80/tcp": [PortBinding(host_port="8080")]}
+    await started(controller, tmp_path, "a", bindings=ports)
+    before = set(host.links())
+    with pytest.raises(Exception, match=r"Bind for 0.0.0.0:8080 failed: port is already allocated"):
+        await started(controller, tmp_path, "b", bindings=ports)
+    assert set(host.links()) == before
+    assert not (host.run / "netns" / ("b" * 64)).exists()
+    await controller.teardown("a" * 64)
+    assert set(host.links()) == {"lo", "eth0", "docker0"}
+    await controller.setup(spec("b", tmp_path / "b", bindings=ports))
+
+
+async def test_table_lost_is_made_again_by_recover(host, controller: Controller, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    web = await started(controller, tmp_path, "a", bindings={"80/tcp": [PortBinding(host_port="8080")]})
+    host.nft("flush ruleset")
+    with pytest.raises(NftError):
+        host.nft("list table ip dockyard")
+    with host.server(web.netns, "0.0.0.0", 80):
+        await controller.recover({web.container: 1}, {web.container: spec("a", tmp_path / "a")})
+        assert host.fetch(host.outside, HOST, 8080) == OUTSIDE
