@@ -9,38 +9,37 @@ is not removed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from dockyard.kernel import sysctl
+from dockyard.kernel import netns, sysctl
 from dockyard.kernel.netns import NetnsThread
 from dockyard.lib import clock
 from dockyard.model import EndpointSettings, new_id
 from dockyard.network import documents, errors, files, firewall, ipam, kernelwork, ports
 from dockyard.network.model import Endpoint, Network, NetworkSettings, Published, Sandbox, SandboxSpec, Subnet
-from dockyard.network.names import NameService
-from dockyard.network.store import NetworkStore
+from dockyard.network.names import NameService, Upstream, open_doors
+from dockyard.network.records import Records
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 class Controller:
     def __init__(self, root: Path, run_dir: Path, settings: NetworkSettings) -> None:
         self.settings = settings
         self._netns = run_dir / "netns"
-        self._store = NetworkStore(root / "network.db")
+        self._records = Records(root / "network.db")
         self._thread = NetnsThread("network")
         self._ports = ports.Holder()
-        self._names = NameService(self._lookup, self._reverse, self._upstreams)
-        self._networks = {network.id: network for network in self._store.networks()}
-        self._endpoints = {endpoint.id: endpoint for endpoint in self._store.endpoints()}
-        self._sandboxes = {sandbox.container: sandbox for sandbox in self._store.sandboxes()}
+        self._names = NameService(self)
         self._specs: dict[str, SandboxSpec] = {}
         self._mtu = settings.mtu
 
@@ -52,18 +51,30 @@ class Controller:
         made._mtu = made._mtu or await made._thread.run(kernelwork.uplink_mtu)
         if made.settings.ip_forward:
             sysctl.write_if_present("net.ipv4.ip_forward", "1")
-        names = {network.name for network in made._networks.values()}
+        names = {network.name for network in made._records.networks.values()}
         for name, driver in (("host", "host"), ("none", "null")):
             if name not in names:
-                made._keep(Network(new_id(), name, driver, clock.rfc3339(clock.now())))
+                made._records.put_network(Network(new_id(), name, driver, clock.rfc3339(clock.now())))
         if "bridge" not in names and made.settings.bridge != "none":
-            made._keep(await made._default_bridge())
+            made._records.put_network(await made._default_bridge())
         return made
 
     async def close(self) -> None:
         self._names.close()
         self._thread.close()
-        self._store.close()
+        self._records.close()
+
+    async def uninstall(self) -> None:
+        """Takes bridges and the table from the kernel; records stay. Running containers lose their connections."""
+        bridges = [network for network in self._records.networks.values() if network.driver == "bridge"]
+
+        def work() -> None:
+            for network in bridges:
+                kernelwork.remove_bridge(network)
+            if self.settings.iptables:
+                kernelwork.run_nft(firewall.REMOVE)
+
+        await self._thread.run(work)
 
     async def _default_bridge(self) -> Network:
         settings = self.settings
@@ -86,12 +97,8 @@ class Controller:
         }  # fmt: skip
         return Network(new_id(), "bridge", "bridge", clock.rfc3339(clock.now()), (subnet,), options)
 
-    def _keep(self, network: Network) -> None:
-        self._store.put_network(network)
-        self._networks[network.id] = network
-
     async def _taken(self) -> list[IPv4Network]:
-        own = [IPv4Network(subnet.subnet) for network in self._networks.values() for subnet in network.subnets]
+        own = [IPv4Network(subnet.subnet) for network in self._records.networks.values() for subnet in network.subnets]
         routes = await self._thread.run(kernelwork.host_networks)
         servers = [server for server in files.name_servers(host_resolv_conf()) if ":" not in server]
         return own + [IPv4Network(item) for item in (*routes, *servers) if ":" not in item]
@@ -99,14 +106,14 @@ class Controller:
     # -- networks ---------------------------------------------------------------------------------------------------
 
     def networks(self) -> list[Network]:
-        return list(self._networks.values())
+        return list(self._records.networks.values())
 
     def network(self, ref: str) -> Network:
         """By ID, name, or unique ID prefix. Raises NotFound."""
-        if ref in self._networks:
-            return self._networks[ref]
-        by_name = [network for network in self._networks.values() if network.name == ref]
-        matches = by_name or [network for network in self._networks.values() if ref and network.id.startswith(ref)]
+        if ref in self._records.networks:
+            return self._records.networks[ref]
+        by_name = [network for network in self._records.networks.values() if network.name == ref]
+        matches = by_name or [network for network in self._records.networks.values() if ref and network.id.startswith(ref)]
         if len(matches) != 1:
             raise errors.NO_SUCH_NETWORK(ref=ref)
         return matches[0]
@@ -118,7 +125,7 @@ class Controller:
         driver = request.get("Driver") or "bridge"
         if name in {"bridge", "host", "none", "default"}:
             raise errors.PREDEFINED_NAME(name=name)
-        if any(network.name == name for network in self._networks.values()):
+        if any(network.name == name for network in self._records.networks.values()):
             raise errors.NETWORK_EXISTS(name=name)
         if driver in {"host", "null"}:
             raise errors.BAD(cause=f'only one instance of "{driver}" network is allowed')
@@ -133,12 +140,11 @@ class Controller:
         )  # fmt: skip
         if len(network.bridge) > 15:
             raise errors.BAD(cause=f"invalid bridge name: {network.bridge}: longer than 15 characters")
-        self._keep(network)
+        self._records.put_network(network)
         try:
             await self._thread.run(lambda: self._bring_up(network))
         except BaseException:
-            self._store.delete_network(network.id)
-            del self._networks[network.id]
+            self._records.drop_network(network.id)
             raise
         return network
 
@@ -146,7 +152,7 @@ class Controller:
         if (wish.get("Driver") or "default") != "default":
             raise errors.NO_DRIVER(driver=wish["Driver"])
         rows = [row for row in wish.get("Config") or [] if ":" not in (row.get("Subnet") or "")]
-        own = [IPv4Network(subnet.subnet) for network in self._networks.values() for subnet in network.subnets]
+        own = [IPv4Network(subnet.subnet) for network in self._records.networks.values() for subnet in network.subnets]
         made = []
         for row in rows:
             if not row.get("Subnet"):
@@ -171,13 +177,12 @@ class Controller:
         network = self.network(ref)
         if network.predefined:
             raise errors.PREDEFINED(name=network.name)
-        active = [item for item in self._endpoints.values() if item.network == network.id and item.container in self._sandboxes]
+        active = [item for item in self._records.within(network.id) if item.container in self._records.sandboxes]
         if active:
             who = ", ".join(f'name:"{item.name}" id:"{item.id[:12]}"' for item in active)
             raise errors.ACTIVE_ENDPOINTS(name=network.name, who=who)
-        self._drop([item for item in self._endpoints.values() if item.network == network.id])
-        self._store.delete_network(network.id)
-        del self._networks[network.id]
+        self._records.drop(self._records.within(network.id))
+        self._records.drop_network(network.id)
         await self._thread.run(lambda: self._take_down(network))
         return network
 
@@ -189,10 +194,10 @@ class Controller:
     # -- endpoints --------------------------------------------------------------------------------------------------
 
     def endpoints_of(self, container: str) -> list[Endpoint]:
-        return [item for item in self._endpoints.values() if item.container == container]
+        return self._records.of(container)
 
     def endpoints_in(self, network_id: str) -> list[Endpoint]:
-        return [item for item in self._endpoints.values() if item.network == network_id]
+        return self._records.within(network_id)
 
     async def connect(self, container: str, name: str, ref: str, wish: EndpointSettings, spec: SandboxSpec | None = None) -> Endpoint:
         """Records an endpoint; with ``spec`` (the container runs) it is joined at once."""
@@ -209,14 +214,13 @@ class Controller:
             address=ipam.allocate(network.subnets[0], self._used(network), asked, network.name) if asked else "",
             names=_names(container, name, wish),
         )  # fmt: skip
-        self._store.put([endpoint])
-        self._endpoints[endpoint.id] = endpoint
+        self._records.put([endpoint])
         if spec is not None:
             await self._join_live(spec, network, endpoint)
-        return self._endpoints[endpoint.id]
+        return self._records.endpoints[endpoint.id]
 
     def _used(self, network: Network) -> list[str]:
-        return [item.address for item in self._endpoints.values() if item.network == network.id]
+        return [item.address for item in self._records.within(network.id)]
 
     async def disconnect(self, container: str, ref: str, *, force: bool) -> Endpoint | None:
         network = self.network(ref)
@@ -225,13 +229,12 @@ class Controller:
             if force:
                 return None
             raise errors.NOT_CONNECTED(container=container, network=network.name)
-        self._drop([found])
-        sandbox = self._sandboxes.get(container)
+        self._records.drop([found])
+        sandbox = self._records.sandboxes.get(container)
         if sandbox is not None:
             kept = tuple(item for item in sandbox.published if item.address != found.address.partition("/")[0])
             gone = [item for item in sandbox.published if item not in kept]
-            self._sandboxes[container] = msgspec.structs.replace(sandbox, published=kept)
-            self._store.put([], self._sandboxes[container])
+            self._records.put([], msgspec.structs.replace(sandbox, published=kept))
             await self._thread.run(lambda: self._unplug_live(sandbox, found, gone))
             self._write_files(container)
         return found
@@ -250,11 +253,6 @@ class Controller:
         finally:
             os.close(fd)
 
-    def _drop(self, endpoints: Sequence[Endpoint], sandbox: str = "") -> None:
-        self._store.delete(endpoints, sandbox)
-        for item in endpoints:
-            self._endpoints.pop(item.id, None)
-
     # -- sandboxes --------------------------------------------------------------------------------------------------
 
     async def setup(self, spec: SandboxSpec) -> Sandbox:
@@ -263,15 +261,13 @@ class Controller:
         if spec.mode == "host":
             return self._plain(spec, "host")
         if spec.mode.startswith("container:"):
-            target = self._sandboxes.get(spec.mode.removeprefix("container:"))
+            target = self._records.sandboxes.get(spec.mode.removeprefix("container:"))
             netns = target.netns if target else ""
             return Sandbox(spec.container_id, netns)
         path = self._netns / spec.container_id
         endpoints = self._prepared(spec.container_id)
         sandbox = Sandbox(spec.container_id, str(path), self._publish(spec, endpoints), tuple(spec.exposed))
-        self._store.put(endpoints, sandbox)
-        self._endpoints |= {item.id: item for item in endpoints}
-        self._sandboxes[spec.container_id] = sandbox
+        self._records.put(endpoints, sandbox)
         try:
             names = await self._thread.run(lambda: self._join(path, endpoints, sandbox))
             if names is not None:
@@ -284,15 +280,14 @@ class Controller:
 
     def _plain(self, spec: SandboxSpec, netns: str) -> Sandbox:
         sandbox = Sandbox(spec.container_id, netns)
-        self._sandboxes[spec.container_id] = sandbox
-        self._store.put([], sandbox)
+        self._records.put([], sandbox)
         self._write_files(spec.container_id)
         return sandbox
 
     def _prepared(self, container: str) -> list[Endpoint]:
         """The container's endpoints with address, MAC and interface name."""
         made: list[Endpoint] = []
-        pairs = [(self._networks[item.network], item) for item in self.endpoints_of(container)]
+        pairs = [(self._records.networks[item.network], item) for item in self.endpoints_of(container)]
         for network, endpoint in pairs:
             if network.driver != "bridge":
                 continue
@@ -316,7 +311,7 @@ class Controller:
 
     def _gateway(self, endpoints: Sequence[Endpoint]) -> tuple[Network | None, str]:
         """The network that gives the default route: highest priority, then first by name; internal ones never."""
-        pairs = [(self._networks[item.network], item) for item in endpoints if item.network in self._networks]
+        pairs = [(self._records.networks[item.network], item) for item in endpoints if item.network in self._records.networks]
         able = [pair for pair in pairs if pair[0].driver == "bridge" and not pair[0].internal]
         able.sort(key=lambda pair: (-pair[1].wish.gw_priority, pair[0].name))
         return (able[0][0], able[0][1].interface) if able else (None, "")
@@ -324,7 +319,7 @@ class Controller:
     def _join(self, path: Path, endpoints: Sequence[Endpoint], sandbox: Sandbox):  # type: ignore[no-untyped-def]
         fd = kernelwork.open_sandbox(path)
         try:
-            pairs = [(self._networks[item.network], item) for item in endpoints]
+            pairs = [(self._records.networks[item.network], item) for item in endpoints]
             gateway, _ = self._gateway(endpoints)
             names = kernelwork.plug(fd, pairs, self._mtu, gateway, self._uses_names(endpoints)) if pairs else None
             if sandbox.published and self.settings.iptables:
@@ -334,17 +329,16 @@ class Controller:
             os.close(fd)
 
     def _uses_names(self, endpoints: Sequence[Endpoint]) -> bool:
-        return any(not self._networks[item.network].predefined for item in endpoints)
+        return any(not self._records.networks[item.network].predefined for item in endpoints)
 
     async def _join_live(self, spec: SandboxSpec, network: Network, endpoint: Endpoint) -> None:
         taken = {item.interface for item in self.endpoints_of(spec.container_id)}
         interface = next(f"eth{number}" for number in range(256) if f"eth{number}" not in taken)
         address = endpoint.address or ipam.allocate(network.subnets[0], self._used(network), "", network.name)
         ready = msgspec.structs.replace(endpoint, address=address, mac=endpoint.mac or _mac_of(address), interface=interface)
-        self._store.put([ready])
-        self._endpoints[ready.id] = ready
+        self._records.put([ready])
         self._specs.setdefault(spec.container_id, spec)
-        sandbox = self._sandboxes[spec.container_id]
+        sandbox = self._records.sandboxes[spec.container_id]
         others = [item for item in self.endpoints_of(spec.container_id) if item.id != ready.id]
         names = not network.predefined and not self._uses_names(others)
 
@@ -361,7 +355,7 @@ class Controller:
         try:
             sock = await self._thread.run(work)
         except BaseException:
-            self._drop([ready])
+            self._records.drop([ready])
             raise
         if sock is not None:
             self._names.serve(spec.container_id, sock)
@@ -369,7 +363,7 @@ class Controller:
 
     async def teardown(self, container: str) -> None:
         """Leave: the sandbox ends, given addresses go back. Idempotent."""
-        sandbox = self._sandboxes.pop(container, None)
+        sandbox = self._records.sandboxes.get(container)
         self._specs.pop(container, None)
         self._names.drop(container)
         self._ports.release(container)
@@ -383,9 +377,7 @@ class Controller:
         ]  # fmt: skip
         if sandbox.netns not in {"", "host"}:
             await self._thread.run(lambda: self._leave(sandbox, left))
-        self._store.delete(sandbox=container)
-        self._store.put(freed)
-        self._endpoints |= {item.id: item for item in freed if item.id in self._endpoints}
+        self._records.leave(container, freed)
 
     def _leave(self, sandbox: Sandbox, endpoints: Sequence[Endpoint]) -> None:
         if sandbox.published and self.settings.iptables:
@@ -395,15 +387,14 @@ class Controller:
 
     async def forget(self, container: str) -> None:
         await self.teardown(container)
-        self._drop(self.endpoints_of(container))
+        self._records.drop(self.endpoints_of(container))
 
     async def rename(self, container: str, name: str) -> None:
         changed = [
             msgspec.structs.replace(item, name=name, names=_names(container, name, item.wish))
             for item in self.endpoints_of(container)
         ]
-        self._store.put(changed)
-        self._endpoints |= {item.id: item for item in changed}
+        self._records.put(changed)
 
     # -- recovery ---------------------------------------------------------------------------------------------------
 
@@ -411,42 +402,42 @@ class Controller:
         """After a start of the daemon: bridges and the table as recorded, sandboxes of the dead taken away, name
         service and held ports of the living back. Established connections are not touched."""
         self._specs = dict(specs)
-        networks = [network for network in self._networks.values() if network.driver == "bridge"]
+        networks = [network for network in self._records.networks.values() if network.driver == "bridge"]
         for network in networks:
             await self._thread.run(lambda network=network: kernelwork.setup_bridge(  # type: ignore[misc]
                 network, int(network.options.get("com.docker.network.driver.mtu") or self._mtu)
             ))  # fmt: skip
-        alive = [sandbox for container, sandbox in self._sandboxes.items() if container in live]
+        alive = [sandbox for container, sandbox in self._records.sandboxes.items() if container in live]
         if self.settings.iptables:
             published = [item for sandbox in alive for item in sandbox.published]
             await self._thread.run(lambda: kernelwork.run_nft(firewall.whole(networks, published)))
-        for container in [item for item in self._sandboxes if item not in live]:
+        for container in [item for item in self._records.sandboxes if item not in live]:
             await self.teardown(container)
         for sandbox in alive:
             self._ports.hold_again(sandbox.container, sandbox.published)
             if sandbox.netns not in {"", "host"} and self._uses_names(self.endpoints_of(sandbox.container)):
-                sock = await self._thread.run(lambda sandbox=sandbox: _name_socket(sandbox.netns))  # type: ignore[misc]
+                sock = await self._thread.run(lambda sandbox=sandbox: _inside(sandbox.netns, open_doors))  # type: ignore[misc]
                 self._names.serve(sandbox.container, sock)
         self._sweep()
 
     def _sweep(self) -> None:
         for path in self._netns.iterdir() if self._netns.is_dir() else ():
-            if path.name not in self._sandboxes:
+            if path.name not in self._records.sandboxes:
                 kernelwork.close_sandbox(path)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def settings_of(self, container: str) -> Json:
         """Docker's NetworkSettings."""
-        pairs = [(self._networks[item.network], item) for item in self.endpoints_of(container)]
-        return documents.network_settings(self._sandboxes.get(container), pairs)
+        pairs = [(self._records.networks[item.network], item) for item in self.endpoints_of(container)]
+        return documents.network_settings(self._records.sandboxes.get(container), pairs)
 
     def networks_of(self, container: str) -> list[str]:
-        found = [self._networks[item.network] for item in self.endpoints_of(container)]
+        found = [self._records.networks[item.network] for item in self.endpoints_of(container)]
         return [value for network in found for value in (network.name, network.id)]
 
     def document(self, network: Network) -> Json:
-        running = [item for item in self.endpoints_in(network.id) if item.container in self._sandboxes]
+        running = [item for item in self.endpoints_in(network.id) if item.container in self._records.sandboxes]
         return documents.network(network, running)
 
     def gateway_address(self, container: str) -> str:
@@ -482,50 +473,37 @@ class Controller:
 
     # -- names ------------------------------------------------------------------------------------------------------
 
-    def _lookup(self, container: str, name: str) -> list[str] | None:
-        own = self.endpoints_of(container)
-        for endpoint in own:
-            for link in endpoint.wish.links or ():
-                target, _, alias = link.partition(":")
-                if (alias or target).lower() == name:
-                    return self._addresses(endpoint.network, target.lower())
-        found: list[str] | None = None
-        for endpoint in own:
-            network = self._networks[endpoint.network]
-            if network.predefined:
-                continue
-            for candidate in (name, name.removesuffix("." + network.name)):
-                addresses = self._addresses(network.id, candidate)
-                if addresses is not None:
-                    found = (found or []) + addresses
-                    break
-        return found
+    def addresses(self, container: str, name: str) -> list[str] | None:
+        return self._records.directory().addresses(container, name)
 
-    def _addresses(self, network: str, name: str) -> list[str] | None:
-        known = [item for item in self.endpoints_in(network) if name in item.names]
-        live = [item.address.partition("/")[0] for item in known if item.address and item.container in self._sandboxes]
-        return live or None
+    def owner(self, container: str, address: str) -> str | None:
+        return self._records.directory().owner(container, address)
 
-    def _reverse(self, container: str, address: str) -> str | None:
-        for endpoint in self.endpoints_of(container):
-            for other in self.endpoints_in(endpoint.network):
-                if other.address.partition("/")[0] == address:
-                    return f"{other.name}.{self._networks[other.network].name}"
-        return None
-
-    def _upstreams(self, container: str) -> Sequence[str]:
+    def upstreams(self, container: str) -> Sequence[Upstream]:
         gateway, _ = self._gateway(self.endpoints_of(container))
         if gateway is None:
             return ()
         spec = self._specs.get(container)
-        return (spec.dns if spec else ()) or self.settings.dns or files.name_servers(host_resolv_conf())
+        own = (spec.dns if spec else ()) or self.settings.dns
+        if own:
+            return [Upstream(server, False) for server in own]
+        return [Upstream(server, files.is_loopback(server)) for server in files.all_servers(host_resolv_conf())]
+
+    async def dial(self, container: str, upstream: Upstream, kind: socket.SocketKind) -> socket.socket:
+        family = socket.AF_INET6 if ":" in upstream.server else socket.AF_INET
+
+        def opened() -> socket.socket:
+            return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+
+        sandbox = self._records.sandboxes.get(container)
+        if upstream.from_host or sandbox is None:
+            return opened()
+        return await self._thread.run(lambda: _inside(sandbox.netns, opened))
 
 
-def _name_socket(netns: str):  # type: ignore[no-untyped-def]
-    from dockyard.kernel.netns import entered
-
-    with entered(netns):
-        return NameService.open_socket()
+def _inside(path: str, job: Callable[[], T]) -> T:
+    with netns.entered(path):
+        return job()
 
 
 def host_resolv_conf() -> str:

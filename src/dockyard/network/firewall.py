@@ -54,6 +54,9 @@ add rule ip dockyard postrouting ip saddr @subnets oifname != @bridges masquerad
 """
 
 
+REMOVE = f"add table {TABLE}\ndelete table {TABLE}\n"
+
+
 def _elements(network: Network) -> list[tuple[str, str]]:
     bridge = f'"{network.bridge}"'
     found = [("bridges", bridge)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -18,7 +17,7 @@ from dockyard.kernel.netlink import NetlinkError, NetlinkSocket
 from dockyard.kernel.nft import Nft, NftError
 from dockyard.network.errors import KERNEL
 from dockyard.network.model import Endpoint, Network
-from dockyard.network.names import NameService
+from dockyard.network.names import Doors, open_doors
 
 DEFAULT_MTU = 1500
 
@@ -106,8 +105,8 @@ def open_sandbox(path: Path) -> int:
     return made
 
 
-def plug(sandbox: int, pairs: Sequence[tuple[Network, Endpoint]], mtu: int, gateway: Network | None, names: bool) -> socket.socket | None:
-    """Endpoints into a sandbox; the default route through ``gateway``. Returns the name service's socket if asked for."""
+def plug(sandbox: int, pairs: Sequence[tuple[Network, Endpoint]], mtu: int, gateway: Network | None, names: bool) -> Doors | None:
+    """Endpoints into a sandbox; the default route through ``gateway``. Returns the name service's sockets if asked for."""
     with NetlinkSocket() as netlink:
         bridges = {link.name: link for link in rt.links(netlink) if link.kind == "bridge"}
         messages = []
@@ -127,7 +126,7 @@ def plug(sandbox: int, pairs: Sequence[tuple[Network, Endpoint]], mtu: int, gate
             raise KERNEL(what="connect the container", cause=str(error)) from None
     with netns.entered(sandbox):
         _configure(pairs, gateway)
-        return NameService.open_socket() if names else None
+        return open_doors() if names else None
 
 
 def _configure(pairs: Sequence[tuple[Network, Endpoint]], gateway: Network | None) -> None:

@@ -84,6 +84,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     interface: str = ""
     names: tuple[str, ...] = ()
 
+    @property
+    def addresses(self) -> list[str]:
+        """Without prefix lengths."""
+        return [self.address.partition("/")[0]] if self.address else []
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:

@@ -12,12 +12,12 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -25,6 +25,8 @@ from dockyard.kernel import netlink_route as rt
 from dockyard.kernel import netns, sysctl
 from dockyard.kernel.netlink import NetlinkSocket
 from dockyard.kernel.nft import Nft
+from dockyard.model import EndpointSettings
+from dockyard.network import Controller, NetworkSettings, Sandbox, SandboxSpec
 
 T = TypeVar("T")
 OUTSIDE, HOST = "198.51.100.1", "198.51.100.2"
@@ -52,6 +54,7 @@ class Host:
     outside: int
     run: Path
     root: Path
+    inside = staticmethod(inside)
 
     def links(self) -> dict[str, rt.Link]:
         with NetlinkSocket() as netlink:
@@ -135,3 +138,44 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 def _make(path: Path) -> int:
     return netns.create(path)
+
+
+class Start(Protocol):
+    async def __call__(self, name: str, network: str = "bridge", **more: Any) -> Sandbox: ...
+
+
+def spec(name: str, where: Path, **more: Any) -> SandboxSpec:
+    where.mkdir(parents=True, exist_ok=True)
+    return SandboxSpec(container_id=(name * 64)[:64], name=name, hostname=name, files_dir=str(where), **more)
+
+
+@pytest.fixture
+def settings() -> NetworkSettings:
+    """Overridden by parametrising a test with ``settings``."""
+    return NetworkSettings()
+
+
+@pytest.fixture
+async def controller(host: Host, settings: NetworkSettings) -> AsyncIterator[Controller]:
+    made = await Controller.open(host.root, host.run, settings)
+    await made.recover({}, {})
+    yield made
+    for container in list(made._records.sandboxes):
+        await made.forget(container)
+    for network in made.networks():
+        if not network.predefined:
+            await made.remove_network(network.id)
+    await made.uninstall()
+    await made.close()
+
+
+@pytest.fixture
+def start(controller: Controller, tmp_path: Path) -> Start:
+    async def started(
+        name: str, network: str = "bridge", *, wish: EndpointSettings | None = None, **more: Any
+    ) -> Sandbox:
+        made = spec(name, tmp_path / name, mode=network, **more)
+        await controller.connect(made.container_id, name, network, wish or EndpointSettings())
+        return await controller.setup(made)
+
+    return started

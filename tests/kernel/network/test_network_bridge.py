@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from dockyard.kernel.nft import NftError
-from dockyard.model import EndpointSettings, PortBinding
-from dockyard.network import Controller, NetworkSettings, Sandbox, SandboxSpec
+from dockyard.model import PortBinding
+from dockyard.network import Controller, Sandbox
 
 pytestmark = pytest.mark.root
 OUTSIDE, HOST = "198.51.100.1", "198.51.100.2"
-
-
-def spec(name: str, where: Path, **more: object) -> SandboxSpec:
-    where.mkdir(parents=True, exist_ok=True)
-    return SandboxSpec(container_id=(name * 64)[:64], name=name, hostname=name, files_dir=str(where), **more)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-async def controller(host) -> AsyncIterator[Controller]:  # type: ignore[no-untyped-def]
-    made = await Controller.open(host.root, host.run, NetworkSettings())
-    await made.recover({}, {})
-    yield made
-    for container in list(made._sandboxes):
-        await made.forget(container)
-    for network in made.networks():
-        if not network.predefined:
-            await made.remove_network(network.id)
-    await made.close()
-    host.nft("delete table ip dockyard")
-    from dockyard.kernel import netlink_route as rt
-    from dockyard.kernel.netlink import NetlinkSocket
-
-    with NetlinkSocket() as netlink:
-        netlink.batch([rt.remove_link(name="docker0")])
-
-
-async def started(controller: Controller, tmp_path: Path, name: str, network: str = "bridge", **more: object) -> Sandbox:
-    made = spec(name, tmp_path / name, mode=network, **more)
-    await controller.connect(made.container_id, name, network, EndpointSettings())
-    return await controller.setup(made)
 
 
 def address(controller: Controller, sandbox: Sandbox, network: str = "bridge") -> str:
     return str(controller.settings_of(sandbox.container)["Networks"][network]["IPAddress"])
 
 
-async def test_published_port_is_reached_from_everywhere(host, controller: Controller, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_published_port_is_reached_from_everywhere(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
     ports = {"80/tcp": [PortBinding(host_port="8080")]}
-    web = await started(controller, tmp_path, "a", bindings=ports)
-    other = await started(controller, tmp_path, "b")
+    web = await start("a", bindings=ports)
+    other = await start("b")
     await controller.create_network({"Name": "far"})
-    far = await started(controller, tmp_path, "c", "far")
+    far = await start("c", "far")
     with host.server(web.netns, "0.0.0.0", 80):
         assert host.fetch(host.outside, HOST, 8080) == OUTSIDE, "the client's address is kept"
         assert host.fetch(None, "127.0.0.1", 8080) == "172.17.0.1"
@@ -69,9 +36,9 @@ async def test_published_port_is_reached_from_everywhere(host, controller: Contr
 
 
 async def test_outside_is_reached_masqueraded_and_reaches_nothing_unpublished(  # type: ignore[no-untyped-def]
-    host, controller: Controller, tmp_path: Path
+    host, controller: Controller, start
 ) -> None:
-    box = await started(controller, tmp_path, "a")
+    box = await start("a")
     from ipaddress import IPv4Address, IPv4Network
 
     from dockyard.kernel import netlink_route as rt
@@ -88,24 +55,25 @@ async def test_outside_is_reached_masqueraded_and_reaches_nothing_unpublished(  
         assert host.fetch(host.outside, address(controller, box), 80, 0.3) == "", "a neighbour with a route gets nowhere"
 
 
-async def test_failure_leaves_nothing(host, controller: Controller, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+async def test_failure_leaves_nothing(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
     ports = {"80/tcp": [PortBinding(host_port="8080")]}
-    await started(controller, tmp_path, "a", bindings=ports)
+    await start("a", bindings=ports)
     before = set(host.links())
     with pytest.raises(Exception, match=r"Bind for 0.0.0.0:8080 failed: port is already allocated"):
-        await started(controller, tmp_path, "b", bindings=ports)
+        await start("b", bindings=ports)
     assert set(host.links()) == before
     assert not (host.run / "netns" / ("b" * 64)).exists()
     await controller.teardown("a" * 64)
     assert set(host.links()) == {"lo", "eth0", "docker0"}
-    await controller.setup(spec("b", tmp_path / "b", bindings=ports))
+    await controller.forget("b" * 64)
+    await start("b", bindings=ports)
 
 
-async def test_table_lost_is_made_again_by_recover(host, controller: Controller, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    web = await started(controller, tmp_path, "a", bindings={"80/tcp": [PortBinding(host_port="8080")]})
+async def test_table_lost_is_made_again_by_recover(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    web = await start("a", bindings={"80/tcp": [PortBinding(host_port="8080")]})
     host.nft("flush ruleset")
     with pytest.raises(NftError):
         host.nft("list table ip dockyard")
     with host.server(web.netns, "0.0.0.0", 80):
-        await controller.recover({web.container: 1}, {web.container: spec("a", tmp_path / "a")})
+        await controller.recover({web.container: 1}, dict(controller._specs))
         assert host.fetch(host.outside, HOST, 8080) == OUTSIDE
