@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
@@ -63,6 +64,10 @@ class Host:
     def nft(self, commands: str) -> str:
         with Nft() as nft:
             return nft.run(commands)
+
+    def command(self, *words: str) -> str:
+        """A program run on the host; raises if it fails."""
+        return subprocess.run(words, check=True, capture_output=True, text=True, timeout=10).stdout
 
     def server(self, where: str | int | None, address: str, port: int, reply: bytes = b"") -> socket.socket:
         """A TCP server that sends its client's address (or ``reply``) and closes; ends when its socket is closed."""

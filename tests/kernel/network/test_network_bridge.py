@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dockyard.kernel.nft import NftError
@@ -14,6 +16,14 @@ OUTSIDE, HOST = "198.51.100.1", "198.51.100.2"
 
 def address(controller: Controller, sandbox: Sandbox, network: str = "bridge") -> str:
     return str(controller.settings_of(sandbox.container)["Networks"][network]["IPAddress"])
+
+
+async def restored(controller: Controller) -> None:
+    """Until the next repair of the firewall."""
+    assert controller._watch is not None
+    async with asyncio.timeout(5):
+        await controller._watch.restored.wait()
+    controller._watch.restored.clear()
 
 
 async def test_published_port_is_reached_from_everywhere(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
@@ -77,3 +87,29 @@ async def test_table_lost_is_made_again_by_recover(host, controller: Controller,
     with host.server(web.netns, "0.0.0.0", 80):
         await controller.recover({web.container: 1}, dict(controller._specs))
         assert host.fetch(host.outside, HOST, 8080) == OUTSIDE
+
+
+async def test_flush_by_another_program_is_healed(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    web = await start("a", bindings={"80/tcp": [PortBinding(host_port="8080")]})
+    host.command("nft", "flush", "ruleset")
+    await restored(controller)
+    with host.server(web.netns, "0.0.0.0", 80):
+        assert host.fetch(host.outside, HOST, 8080) == OUTSIDE
+
+
+async def test_forward_policy_of_another_engine_is_passed(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    box = await start("a")
+    host.command("iptables", "-N", "DOCKER-USER")
+    host.command("iptables", "-A", "FORWARD", "-j", "DOCKER-USER")
+    host.command("iptables", "-P", "FORWARD", "DROP")
+    with host.server(host.outside, OUTSIDE, 7000):
+        await restored(controller)
+        assert host.fetch(box.netns, OUTSIDE, 7000) == HOST
+        host.command("iptables", "-A", "DOCKER-USER", "-d", OUTSIDE, "-j", "DROP")
+        assert host.fetch(box.netns, OUTSIDE, 7000, 0.3) == "", "the administrator's rule has its say"
+        listed = host.command("iptables", "-S", "FORWARD")
+        assert "-A FORWARD -o docker0 -j ACCEPT" in listed
+        host.command("iptables", "-P", "FORWARD", "ACCEPT")
+        await restored(controller)
+        assert "docker0" not in host.command("iptables", "-S")
+    host.nft("delete table ip filter")
