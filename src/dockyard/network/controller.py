@@ -24,7 +24,7 @@ from dockyard.model import EndpointSettings, new_id
 from dockyard.network import creation, documents, errors, files, firewall, hostfiles, ipam, kernelwork, ports, routing
 from dockyard.network.ipam import Pool
 from dockyard.network.model import Door, Endpoint, Network, NetworkSettings, Published, Sandbox, SandboxSpec
-from dockyard.network.names import Doors, NameService, Upstream, open_doors
+from dockyard.network.names import Doors, NameService, Upstream
 from dockyard.network.records import Records
 from dockyard.network.watch import FirewallWatch
 
@@ -329,10 +329,11 @@ class Controller:
         try:
             wired = [pair for pair in pairs if pair[0].driver in {"bridge", "macvlan"}]
             names = any(not network.predefined for network, _ in wired)
-            doors = kernelwork.plug(fd, wired, self._mtu, routing.doors(wired), names) if wired else None
+            if wired:
+                kernelwork.plug(fd, wired, self._mtu, routing.doors(wired))
             self._filter(self._elements(sandbox))
             self._forget_flows(sandbox.published)
-            return doors
+            return kernelwork.name_doors(fd) if names else None
         finally:
             os.close(fd)
 
@@ -377,9 +378,9 @@ class Controller:
     ) -> Doors | None:
         fd = os.open(sandbox.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            made = kernelwork.plug(fd, [(network, ready)], self._mtu, (), names)
+            kernelwork.plug(fd, [(network, ready)], self._mtu, ())
             kernelwork.route_by(fd, doors)
-            return made
+            return kernelwork.name_doors(fd) if names else None
         finally:
             os.close(fd)
 
@@ -430,7 +431,7 @@ class Controller:
             named = any(not network.predefined for network, _ in self._records.pairs(sandbox.container))
             if named and sandbox.netns not in SHARED:
                 path = sandbox.netns
-                self._names.serve(sandbox.container, await self._thread.run(lambda path=path: _doors_in(path)))  # type: ignore[misc]
+                self._names.serve(sandbox.container, await self._thread.run(lambda path=path: kernelwork.name_doors(path)))  # type: ignore[misc]
         await self._thread.run(self._sweep)
         if self._families and self._watch is None:
             self._watch = FirewallWatch(self._heal)
@@ -525,11 +526,6 @@ class Controller:
                 return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
         return await self._thread.run(opened)
-
-
-def _doors_in(path: str) -> Doors:
-    with netns.entered(path):
-        return open_doors()
 
 
 def _check_live(network: Network, spec: SandboxSpec) -> None:

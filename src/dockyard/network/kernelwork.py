@@ -116,6 +116,8 @@ def _sysctls_of_bridge(network: Network) -> None:
     sysctl.write_if_present(f"net.ipv4.conf.{name}.rp_filter", "2")
     sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", "0" if network.subnet("ip6") else "1")
     sysctl.write_if_present(f"net.ipv6.conf.{name}.accept_ra", "0")
+    # IPAM is the only giver of addresses; detection would keep the bridge's neighbours waiting for seconds.
+    sysctl.write_if_present(f"net.ipv6.conf.{name}.accept_dad", "0")
 
 
 def remove_bridge(network: Network) -> None:
@@ -147,10 +149,8 @@ def open_sandbox(path: Path) -> int:
     return made
 
 
-def plug(
-    sandbox: int, pairs: Sequence[tuple[Network, Endpoint]], mtu: int, doors: Sequence[Door], names: bool
-) -> Doors | None:
-    """Endpoints into a sandbox, and its default routes. Returns the name service's sockets if asked for."""
+def plug(sandbox: int, pairs: Sequence[tuple[Network, Endpoint]], mtu: int, doors: Sequence[Door]) -> None:
+    """Endpoints into a sandbox, and its default routes."""
     with NetlinkSocket() as netlink:
         indexes = {link.name: link.index for link in rt.links(netlink)} if len(pairs) > 4 else {}
         messages = []
@@ -165,7 +165,12 @@ def plug(
             raise KERNEL(what="connect the container", cause=str(error)) from None
     with netns.entered(sandbox):
         _configure(pairs, doors)
-        return open_doors() if names else None
+
+
+def name_doors(sandbox: int | str) -> Doors:
+    """The name service's sockets. Opened last, so that no failure after it leaves them open."""
+    with netns.entered(sandbox):
+        return open_doors()
 
 
 def _index(netlink: NetlinkSocket, name: str) -> int:
@@ -199,6 +204,8 @@ def _configure(pairs: Sequence[tuple[Network, Endpoint]], doors: Sequence[Door])
             # IPv6 only where the network has it (CVE-2024-32473).
             off = "0" if endpoint.address6 else "1"
             sysctl.write_if_present(f"net.ipv6.conf.{endpoint.interface}.disable_ipv6", off)
+            if endpoint.address6:
+                sysctl.write_if_present(f"net.ipv6.conf.{endpoint.interface}.accept_dad", "0")
             for name, value in endpoint.sysctls.items():
                 sysctl.write(name, value)
             extra = endpoint.wish.ipam_config.link_local_ips if endpoint.wish.ipam_config else None
