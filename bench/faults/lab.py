@@ -87,7 +87,8 @@ class Lab:
         server = self._child("nsenter", "-t", str(self.outside), "-n", sys.executable,
                              str(Path(__file__).with_name("outside.py")), OUTSIDE, stdout=subprocess.PIPE)  # fmt: skip
         assert server.stdout is not None
-        server.stdout.readline()
+        with server.stdout:
+            server.stdout.readline()
         for name, text in (("resolv.conf", f"nameserver {OUTSIDE}\n"), ("daemon.json", "{}")):
             (self.root / name).write_text(text)
         (self.root / "etc-docker").mkdir(exist_ok=True)

@@ -29,6 +29,7 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 AUFS_PREFIX = b".wh..wh."
 MAX_COMPONENT = 255
+MAX_TIME_NS = (1 << 40) * 10**9  # what a base-256 field may claim fits no inode
 MAX_SYMLINKS = 40  # as the kernel's own ELOOP
 OVERLAY_PREFIX = "trusted.overlay."
 OPAQUE_XATTR = OVERLAY_PREFIX + "opaque"
@@ -190,7 +191,8 @@ class _Builder:
             raise BAD_LAYER(name=header.name.decode(errors="replace"), cause=f"unhandled tar type {header.type!r}")
         if not (0 <= header.uid < 1 << 32 and 0 <= header.gid < 1 << 32):
             raise BAD_LAYER(name=header.name.decode(errors="replace"), cause="owner out of range")
-        node = Node(kind | header.mode, header.uid, header.gid, header.mtime_ns, header.size, header.offset)
+        mtime_ns = min(max(header.mtime_ns, -MAX_TIME_NS), MAX_TIME_NS)
+        node = Node(kind | header.mode, header.uid, header.gid, mtime_ns, header.size, header.offset)
         if kind == stat.S_IFREG:
             node.segments = header.segments
         elif kind == stat.S_IFLNK:

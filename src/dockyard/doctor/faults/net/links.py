@@ -181,7 +181,10 @@ def too_big(view: View) -> Iterator[Finding]:
         notice = Packet(network.gateway or bridge.name, view.address(members[0], network), "icmp", oif=network.bridge)
         outcome = walk(view.firewall, "output", notice)
         lost = outcome.kind in ("drop", "reject")
-        clamp = f"FORWARD -p tcp --tcp-flags SYN,RST SYN -o {view.uplink} -j TCPMSS --clamp-mss-to-pmtu"
+        # Both ways: the SYN limits what comes in, the SYN+ACK what the container sends.
+        clamps = [
+            f"FORWARD -p tcp --tcp-flags SYN,RST SYN {side} {view.uplink} -j TCPMSS --clamp-mss-to-pmtu" for side in ("-o", "-i")
+        ]
         seen = [Evidence("netlink", f"mtu of {network.bridge} / {view.uplink}", f"{size} / {uplink.mtu}", "not bigger")]
         if lost:
             seen.append(Evidence("nft", outcome.place, f"{outcome.kind} of ICMP to containers", "accept"))
@@ -198,8 +201,8 @@ def too_big(view: View) -> Iterator[Finding]:
             affects=[network.id, *(container.id for container in members)],
             fix=Fix(
                 f"clamp TCP to the path, or give the network the option com.docker.network.driver.mtu={uplink.mtu}",
-                [f"iptables -t mangle -A {clamp}"],
-                [f"iptables -t mangle -D {clamp}"],
+                [f"iptables -t mangle -A {clamp}" for clamp in clamps],
+                [f"iptables -t mangle -D {clamp}" for clamp in clamps],
                 machine=True,
             ),
             verify=f"ip link show {view.uplink}; ip link show {network.bridge}",
