@@ -31,11 +31,12 @@ _NEWROUTE, _GETROUTE = 24, 26
 
 # linux/if_link.h
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
-IFLA_NET_NS_FD, IFLA_OPERSTATE, IFLA_LINK_NETNSID = 28, 16, 37
-_INFO_KIND, _INFO_DATA, _INFO_SLAVE_DATA = 1, 2, 5
+IFLA_NET_NS_FD, IFLA_AF_SPEC = 28, 26
+_ADDR_GEN_MODE = 8
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER = 1
 _BR_NF_CALL_IPTABLES, _BR_NF_CALL_IP6TABLES = 36, 37
-_BRPORT_ISOLATED = 33
+_BRPORT_MODE, _BRPORT_ISOLATED = 4, 33
 _MACVLAN_MODE = 1
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _IFF_UP = 1
@@ -146,10 +147,15 @@ def link_up(name: str) -> Message:
     return Message(_NEWLINK, 0, _link_body(0, [(IFLA_IFNAME, name)], True), f"set link {name} up")
 
 
-def set_bridge_port(index: int, *, isolated: bool) -> Message:
-    """Isolated ports reach the bridge and other ports that are not isolated, never each other."""
-    info: list[Attribute] = [(4, "bridge"), (_INFO_SLAVE_DATA, [(_BRPORT_ISOLATED, bytes([isolated]))])]
-    return Message(_NEWLINK, 0, _link_body(index, [(IFLA_LINKINFO, info)]), f"set bridge port {index}")
+def set_bridge_port(name: str, *, hairpin: bool, isolated: bool = False) -> Message:
+    """Hairpin: a frame may leave by the port it came from. With br_netfilter on, a container's packet to its own
+    published port is sent back at the bridge, not routed, and is lost without this. Isolated ports reach the bridge
+    and ports that are not isolated, never each other. A port needs no link-local address of its own."""
+    flags: list[Attribute] = [(_BRPORT_MODE, bytes([hairpin])), (_BRPORT_ISOLATED, bytes([isolated]))]
+    info: list[Attribute] = [(_INFO_SLAVE_KIND, "bridge"), (_INFO_SLAVE_DATA, flags)]
+    no_address: list[Attribute] = [(socket.AF_INET6, [(_ADDR_GEN_MODE, b"\1")])]
+    body = _link_body(0, [(IFLA_IFNAME, name), (IFLA_LINKINFO, info), (IFLA_AF_SPEC, no_address)])
+    return Message(_NEWLINK, 0, body, f"set bridge port {name}")
 
 
 def remove_link(*, index: int = 0, name: str = "") -> Message:
@@ -194,7 +200,7 @@ def remove_default_route(version: int) -> Message:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     delroute, nowhere = 25, 255
     head = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _TABLE_MAIN, 0, nowhere, 0, 0)
-    return Message(delroute, 0, head, "remove default route", frozenset({errno.ESRCH, errno.ENETUNREACH}))
+    return Message(delroute, 0, head, "remove default route", frozenset({errno.ESRCH, errno.ENETUNREACH, errno.ENOENT}))
 
 
 def _parse_link(body: bytes) -> Link:

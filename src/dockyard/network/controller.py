@@ -9,40 +9,44 @@ is not removed.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from dockyard.kernel import sysctl
+from dockyard.kernel import netlink_ct, netns, sysctl
 from dockyard.kernel.netns import NetnsThread
 from dockyard.lib import clock
 from dockyard.model import EndpointSettings, new_id
-from dockyard.network import documents, errors, files, firewall, ipam, kernelwork, ports
-from dockyard.network.model import Endpoint, Network, NetworkSettings, Published, Sandbox, SandboxSpec, Subnet
-from dockyard.network.names import NameService
-from dockyard.network.store import NetworkStore
+from dockyard.network import creation, documents, errors, files, firewall, hostfiles, ipam, kernelwork, ports, routing
+from dockyard.network.ipam import Pool
+from dockyard.network.model import Door, Endpoint, Network, NetworkSettings, Published, Sandbox, SandboxSpec
+from dockyard.network.names import Doors, NameService, Upstream
+from dockyard.network.records import Records
+from dockyard.network.watch import FirewallWatch
 
-RESOLV_CONF = Path("/etc/resolv.conf")
-SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
 Json = dict[str, Any]
+SHARED = frozenset({"", "host"})
+"""``Sandbox.netns`` of containers without a namespace of their own here."""
 
 
 class Controller:
     def __init__(self, root: Path, run_dir: Path, settings: NetworkSettings) -> None:
         self.settings = settings
         self._netns = run_dir / "netns"
-        self._store = NetworkStore(root / "network.db")
+        self._records = Records(root / "network.db")
         self._thread = NetnsThread("network")
         self._ports = ports.Holder()
-        self._names = NameService(self._lookup, self._reverse, self._upstreams)
-        self._networks = {network.id: network for network in self._store.networks()}
-        self._endpoints = {endpoint.id: endpoint for endpoint in self._store.endpoints()}
-        self._sandboxes = {sandbox.container: sandbox for sandbox in self._store.sandboxes()}
+        self._names = NameService(self)
         self._specs: dict[str, SandboxSpec] = {}
         self._mtu = settings.mtu
+        self._watch: FirewallWatch | None = None
+        self._families = tuple(
+            family for family, on in (("ip", settings.iptables), ("ip6", settings.ip6tables and settings.iptables)) if on
+        )
 
     @classmethod
     async def open(cls, root: Path, run_dir: Path, settings: NetworkSettings | None = None) -> Controller:
@@ -51,209 +55,220 @@ class Controller:
         made = cls(root, run_dir, settings or NetworkSettings())
         made._mtu = made._mtu or await made._thread.run(kernelwork.uplink_mtu)
         if made.settings.ip_forward:
-            sysctl.write_if_present("net.ipv4.ip_forward", "1")
-        names = {network.name for network in made._networks.values()}
+            await made._thread.run(made._switch_forwarding_on)
+        names = {network.name for network in made._records.networks.values()}
         for name, driver in (("host", "host"), ("none", "null")):
             if name not in names:
-                made._keep(Network(new_id(), name, driver, clock.rfc3339(clock.now())))
+                made._records.put_network(Network(new_id(), name, driver, clock.rfc3339(clock.now())))
         if "bridge" not in names and made.settings.bridge != "none":
-            made._keep(await made._default_bridge())
+            made._records.put_network(await made._default_bridge())
         return made
 
+    def _switch_forwarding_on(self) -> None:
+        sysctl.write_if_present("net.ipv4.ip_forward", "1")
+        if self.settings.ipv6:
+            sysctl.write_if_present("net.ipv6.conf.all.forwarding", "1")
+
     async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         self._names.close()
         self._thread.close()
-        self._store.close()
+        self._records.close()
+
+    async def uninstall(self) -> None:
+        """Takes bridges and tables from the kernel; records stay. Running containers lose their connections."""
+
+        def work() -> None:
+            bridges = self._driven("bridge")
+            for network in bridges:
+                kernelwork.remove_bridge(network)
+            kernelwork.pass_forward_policy([], self._families, [network.bridge for network in bridges])
+            if self._families:
+                kernelwork.run_nft(firewall.remove())
+
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        await self._thread.run(work)
 
     async def _default_bridge(self) -> Network:
-        settings = self.settings
-        name = settings.bridge
+        name = self.settings.bridge
         if not name:
             name = "dockyard0" if await self._thread.run(lambda: kernelwork.link_exists("docker0")) else "docker0"
-        if settings.bip:
-            address, _, prefix = settings.bip.partition("/")
-            pool = ipam.parse_subnet(f"{address}/{prefix}")
-            subnet = ipam.resolve_subnet(str(pool), address, settings.fixed_cidr, {})
-        else:
-            pool = ipam.choose_pool(settings.default_address_pools, await self._taken())
-            subnet = ipam.resolve_subnet(str(pool), settings.default_gateway, settings.fixed_cidr, {})
-        options = {
-            "com.docker.network.bridge.default_bridge": "true",
-            "com.docker.network.bridge.enable_icc": str(settings.icc).lower(),
-            "com.docker.network.bridge.enable_ip_masquerade": str(settings.ip_masq).lower(),
-            "com.docker.network.bridge.host_binding_ipv4": settings.host_ip,
-            "com.docker.network.bridge.name": name, "com.docker.network.driver.mtu": str(self._mtu),
-        }  # fmt: skip
-        return Network(new_id(), "bridge", "bridge", clock.rfc3339(clock.now()), (subnet,), options)
+        taken = await self._taken()
+        return creation.default_bridge(
+            self.settings, name, self._mtu, lambda: ipam.choose_pool(self.settings.default_address_pools, taken)
+        )
 
-    def _keep(self, network: Network) -> None:
-        self._store.put_network(network)
-        self._networks[network.id] = network
-
-    async def _taken(self) -> list[IPv4Network]:
-        own = [IPv4Network(subnet.subnet) for network in self._networks.values() for subnet in network.subnets]
+    async def _taken(self) -> list[Pool]:
+        """What no pool may overlap: the host's routes and its name servers."""
         routes = await self._thread.run(kernelwork.host_networks)
-        servers = [server for server in files.name_servers(host_resolv_conf()) if ":" not in server]
-        return own + [IPv4Network(item) for item in (*routes, *servers) if ":" not in item]
+        return [ip_network(item, strict=False) for item in (*routes, *files.name_servers(hostfiles.host_resolv_conf()))]
+
+    def _driven(self, driver: str) -> list[Network]:
+        return [item for item in self._records.networks.values() if item.driver == driver and not item.config_only]
 
     # -- networks ---------------------------------------------------------------------------------------------------
 
     def networks(self) -> list[Network]:
-        return list(self._networks.values())
+        return list(self._records.networks.values())
 
     def network(self, ref: str) -> Network:
         """By ID, name, or unique ID prefix. Raises NotFound."""
-        if ref in self._networks:
-            return self._networks[ref]
-        by_name = [network for network in self._networks.values() if network.name == ref]
-        matches = by_name or [network for network in self._networks.values() if ref and network.id.startswith(ref)]
+        known = self._records.networks
+        if ref in known:
+            return known[ref]
+        matches = [network for network in known.values() if network.name == ref]
+        matches = matches or [network for network in known.values() if ref and network.id.startswith(ref)]
         if len(matches) != 1:
             raise errors.NO_SUCH_NETWORK(ref=ref)
         return matches[0]
 
     async def create_network(self, request: Json) -> Network:
-        name = request.get("Name") or ""
-        if not name.strip() or "/" in name:
-            raise errors.BAD(cause="invalid network name: name is empty" if not name.strip() else f"invalid network name: {name}")
-        driver = request.get("Driver") or "bridge"
-        if name in {"bridge", "host", "none", "default"}:
-            raise errors.PREDEFINED_NAME(name=name)
-        if any(network.name == name for network in self._networks.values()):
-            raise errors.NETWORK_EXISTS(name=name)
-        if driver in {"host", "null"}:
-            raise errors.BAD(cause=f'only one instance of "{driver}" network is allowed')
-        if driver != "bridge":
-            raise errors.NO_DRIVER(driver=driver)
-        subnets, configured = await self._subnets(request.get("IPAM") or {})
-        network = Network(
-            id=new_id(), name=name, driver=driver, created=clock.rfc3339(clock.now()), subnets=tuple(subnets),
-            options=_texts(request.get("Options")), labels=_texts(request.get("Labels")), configured=configured,
-            internal=bool(request.get("Internal")), attachable=bool(request.get("Attachable")),
-            ipam_options=_texts((request.get("IPAM") or {}).get("Options")),
-        )  # fmt: skip
-        if len(network.bridge) > 15:
-            raise errors.BAD(cause=f"invalid bridge name: {network.bridge}: longer than 15 characters")
-        self._keep(network)
+        taken = await self._taken()
+        network = creation.plan(request, self.networks(), taken, self.settings)
+        self._records.put_network(network)
+        if network.config_only:
+            return network
         try:
             await self._thread.run(lambda: self._bring_up(network))
         except BaseException:
-            self._store.delete_network(network.id)
-            del self._networks[network.id]
+            self._records.drop_network(network.id)
             raise
         return network
 
-    async def _subnets(self, wish: Json) -> tuple[list[Subnet], bool]:
-        if (wish.get("Driver") or "default") != "default":
-            raise errors.NO_DRIVER(driver=wish["Driver"])
-        rows = [row for row in wish.get("Config") or [] if ":" not in (row.get("Subnet") or "")]
-        own = [IPv4Network(subnet.subnet) for network in self._networks.values() for subnet in network.subnets]
-        made = []
-        for row in rows:
-            if not row.get("Subnet"):
-                if row.get("Gateway") or row.get("IPRange"):
-                    raise errors.BAD(cause="invalid network config:\ninvalid subnet : subnet is empty")
-                continue
-            spare = row.get("AuxiliaryAddresses") or {}
-            subnet = ipam.resolve_subnet(row["Subnet"], row.get("Gateway") or "", row.get("IPRange") or "", spare)
-            ipam.check_overlap(IPv4Network(subnet.subnet), own)
-            made.append(subnet)
-        if made:
-            return made, True
-        pool = ipam.choose_pool(self.settings.default_address_pools, await self._taken())
-        return [ipam.resolve_subnet(str(pool), "", "", {})], False
-
     def _bring_up(self, network: Network) -> None:
-        kernelwork.setup_bridge(network, int(network.options.get("com.docker.network.driver.mtu") or self._mtu))
-        if self.settings.iptables:
-            kernelwork.run_nft(firewall.add_network(network))
+        if network.driver == "macvlan":
+            kernelwork.setup_parent(network)
+            return
+        kernelwork.setup_bridge(network, self._mtu)
+        self._filter(firewall.network_elements(network))
+        kernelwork.pass_forward_policy([network.bridge], self._families)
+        if network.enable_ipv6 and self.settings.ip_forward:
+            sysctl.write_if_present("net.ipv6.conf.all.forwarding", "1")
+
+    def _filter(self, elements: Sequence[firewall.Element], *, gone: bool = False) -> None:
+        """Adds or deletes elements in one transaction. In the kernel thread."""
+        rows = [item for item in elements if item[0] in self._families]
+        if rows:
+            kernelwork.run_nft(firewall.delete(rows) if gone else firewall.add(rows))
 
     async def remove_network(self, ref: str) -> Network:
         network = self.network(ref)
         if network.predefined:
             raise errors.PREDEFINED(name=network.name)
-        active = [item for item in self._endpoints.values() if item.network == network.id and item.container in self._sandboxes]
+        members = self._records.within(network.id)
+        active = [item for item in members if item.container in self._records.sandboxes]
         if active:
             who = ", ".join(f'name:"{item.name}" id:"{item.id[:12]}"' for item in active)
             raise errors.ACTIVE_ENDPOINTS(name=network.name, who=who)
-        self._drop([item for item in self._endpoints.values() if item.network == network.id])
-        self._store.delete_network(network.id)
-        del self._networks[network.id]
-        await self._thread.run(lambda: self._take_down(network))
+        self._records.drop(members)
+        self._records.drop_network(network.id)
+        if not network.config_only:
+            await self._thread.run(lambda: self._take_down(network))
         return network
 
     def _take_down(self, network: Network) -> None:
-        if self.settings.iptables:
-            kernelwork.run_nft(firewall.remove_network(network))
+        if network.driver == "macvlan":
+            kernelwork.remove_parent(network)
+            return
+        self._filter(firewall.network_elements(network), gone=True)
+        kernelwork.pass_forward_policy([], self._families, [network.bridge])
         kernelwork.remove_bridge(network)
 
     # -- endpoints --------------------------------------------------------------------------------------------------
 
     def endpoints_of(self, container: str) -> list[Endpoint]:
-        return [item for item in self._endpoints.values() if item.container == container]
+        return self._records.of(container)
 
     def endpoints_in(self, network_id: str) -> list[Endpoint]:
-        return [item for item in self._endpoints.values() if item.network == network_id]
+        return self._records.within(network_id)
 
-    async def connect(self, container: str, name: str, ref: str, wish: EndpointSettings, spec: SandboxSpec | None = None) -> Endpoint:
+    async def connect(
+        self, container: str, name: str, ref: str, wish: EndpointSettings, spec: SandboxSpec | None = None
+    ) -> Endpoint:
         """Records an endpoint; with ``spec`` (the container runs) it is joined at once."""
         network = self.network(ref)
-        if any(item.network == network.id for item in self.endpoints_of(container)):
+        if network.config_only:
+            raise errors.CONFIG_ONLY(name=network.name)
+        if any(item.network == network.id for item in self._records.of(container)):
             raise errors.ALREADY_CONNECTED(name=name, network=network.name)
-        if network.driver != "bridge" and spec is not None:
-            raise errors.HOST_MODE()
-        asked = wish.ipam_config.ipv4_address if wish.ipam_config else ""
-        if asked and not network.configured:
-            raise errors.STATIC_ADDRESS()
-        endpoint = Endpoint(
-            id=new_id(), network=network.id, container=container, name=name, wish=wish, mac=wish.mac_address,
-            address=ipam.allocate(network.subnets[0], self._used(network), asked, network.name) if asked else "",
-            names=_names(container, name, wish),
-        )  # fmt: skip
-        self._store.put([endpoint])
-        self._endpoints[endpoint.id] = endpoint
+        if spec is not None:
+            _check_live(network, spec)
+        names = tuple(dict.fromkeys(item.lower() for item in (name, container[:12], *(wish.aliases or ()))))
+        endpoint = Endpoint(new_id(), network.id, container, name, wish, mac=wish.mac_address, names=names)
+        endpoint = self._asked(network, endpoint)
+        self._records.put([endpoint])
         if spec is not None:
             await self._join_live(spec, network, endpoint)
-        return self._endpoints[endpoint.id]
+        return self._records.endpoints[endpoint.id]
 
-    def _used(self, network: Network) -> list[str]:
-        return [item.address for item in self._endpoints.values() if item.network == network.id]
+    def _asked(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        """With the addresses that the user named; they are held from now on."""
+        wish = endpoint.wish.ipam_config
+        if wish is None or not (wish.ipv4_address or wish.ipv6_address):
+            return endpoint
+        if not network.configured:
+            raise errors.STATIC_ADDRESS()
+        changes = {}
+        for field, family, text in (("address", "ip", wish.ipv4_address), ("address6", "ip6", wish.ipv6_address)):
+            if text:
+                changes[field] = self._allocate(network, family, text, ())
+        return msgspec.structs.replace(endpoint, **changes)
+
+    def _allocate(self, network: Network, family: str, wish: str, more: Sequence[str]) -> str:
+        subnet = network.subnet(family)
+        if subnet is None:
+            if wish:
+                raise errors.BAD(cause=f"invalid endpoint settings: no configured subnet contains IP address {wish}")
+            return ""
+        used = [text for item in self._records.within(network.id) for text in (item.address, item.address6)]
+        return ipam.allocate(subnet, [*used, *more], wish, network.name)
+
+    def _addressed(self, network: Network, endpoint: Endpoint, interface: str) -> Endpoint:
+        """Ready to be joined: addresses, MAC and interface name."""
+        if network.driver == "null":
+            return endpoint
+        address = endpoint.address or self._allocate(network, "ip", "", ())
+        address6 = endpoint.address6 or self._allocate(network, "ip6", "", ())
+        mac = endpoint.mac or kernelwork.mac_of(address or address6)
+        named = (endpoint.wish.driver_opts or {}).get("com.docker.network.endpoint.ifname")
+        return msgspec.structs.replace(
+            endpoint, address=address, address6=address6, mac=mac, interface=named or interface
+        )
 
     async def disconnect(self, container: str, ref: str, *, force: bool) -> Endpoint | None:
         network = self.network(ref)
-        found = next((item for item in self.endpoints_of(container) if item.network == network.id), None)
+        found = next((item for item in self._records.of(container) if item.network == network.id), None)
         if found is None:
             if force:
                 return None
             raise errors.NOT_CONNECTED(container=container, network=network.name)
-        self._drop([found])
-        sandbox = self._sandboxes.get(container)
-        if sandbox is not None:
-            kept = tuple(item for item in sandbox.published if item.address != found.address.partition("/")[0])
-            gone = [item for item in sandbox.published if item not in kept]
-            self._sandboxes[container] = msgspec.structs.replace(sandbox, published=kept)
-            self._store.put([], self._sandboxes[container])
-            await self._thread.run(lambda: self._unplug_live(sandbox, found, gone))
+        self._records.drop([found])
+        sandbox = self._records.sandboxes.get(container)
+        if sandbox is not None and sandbox.netns not in SHARED:
+            gone = [item for item in sandbox.published if item.address in found.addresses]
+            kept = tuple(item for item in sandbox.published if item not in gone)
+            self._records.put([], msgspec.structs.replace(sandbox, published=kept))
+            doors = routing.doors(self._records.pairs(container))
+            await self._thread.run(lambda: self._unplug_live(network, sandbox, found, gone, doors))
             self._write_files(container)
         return found
 
-    def _unplug_live(self, sandbox: Sandbox, endpoint: Endpoint, gone: Sequence[Published]) -> None:
-        if gone and self.settings.iptables:
-            kernelwork.run_nft(firewall.remove_ports(gone))
+    def _unplug_live(
+        self, network: Network, sandbox: Sandbox, endpoint: Endpoint, gone: Sequence[Published],
+        doors: Sequence[Door],
+    ) -> None:  # fmt: skip
+        self._unpublish(gone)
         kernelwork.unplug([endpoint])
-        self._reroute(sandbox)
-
-    def _reroute(self, sandbox: Sandbox) -> None:
-        gateway, interface = self._gateway(self.endpoints_of(sandbox.container))
+        if network.driver == "macvlan":
+            kernelwork.unplug_inside(sandbox.netns, endpoint)
         fd = os.open(sandbox.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            kernelwork.route_by(fd, gateway, interface)
+            kernelwork.route_by(fd, doors)
         finally:
             os.close(fd)
-
-    def _drop(self, endpoints: Sequence[Endpoint], sandbox: str = "") -> None:
-        self._store.delete(endpoints, sandbox)
-        for item in endpoints:
-            self._endpoints.pop(item.id, None)
 
     # -- sandboxes --------------------------------------------------------------------------------------------------
 
@@ -261,295 +276,272 @@ class Controller:
         """Namespace, endpoints, published ports, files. On failure everything made is taken back."""
         self._specs[spec.container_id] = spec
         if spec.mode == "host":
-            return self._plain(spec, "host")
+            sandbox = Sandbox(spec.container_id, "host")
+            self._records.put([], sandbox)
+            self._write_files(spec.container_id)
+            return sandbox
         if spec.mode.startswith("container:"):
-            target = self._sandboxes.get(spec.mode.removeprefix("container:"))
-            netns = target.netns if target else ""
-            return Sandbox(spec.container_id, netns)
+            target = self._records.sandboxes.get(spec.mode.removeprefix("container:"))
+            return Sandbox(spec.container_id, target.netns if target else "")
         path = self._netns / spec.container_id
-        endpoints = self._prepared(spec.container_id)
-        sandbox = Sandbox(spec.container_id, str(path), self._publish(spec, endpoints), tuple(spec.exposed))
-        self._store.put(endpoints, sandbox)
-        self._endpoints |= {item.id: item for item in endpoints}
-        self._sandboxes[spec.container_id] = sandbox
+        pairs = [
+            (network, self._addressed(network, endpoint, f"eth{number}"))
+            for number, (network, endpoint) in enumerate(self._records.pairs(spec.container_id))
+        ]
+        published = self._publish(spec, pairs)
+        sandbox = Sandbox(spec.container_id, str(path), published, tuple(spec.exposed), self._links(spec, pairs))
+        self._records.put([endpoint for _, endpoint in pairs], sandbox)
         try:
-            names = await self._thread.run(lambda: self._join(path, endpoints, sandbox))
-            if names is not None:
-                self._names.serve(spec.container_id, names)
+            doors = await self._thread.run(lambda: self._join(path, pairs, sandbox))
+            if doors is not None:
+                self._names.serve(spec.container_id, doors)
             self._write_files(spec.container_id)
         except BaseException:
             await self.teardown(spec.container_id)
             raise
         return sandbox
 
-    def _plain(self, spec: SandboxSpec, netns: str) -> Sandbox:
-        sandbox = Sandbox(spec.container_id, netns)
-        self._sandboxes[spec.container_id] = sandbox
-        self._store.put([], sandbox)
-        self._write_files(spec.container_id)
-        return sandbox
-
-    def _prepared(self, container: str) -> list[Endpoint]:
-        """The container's endpoints with address, MAC and interface name."""
-        made: list[Endpoint] = []
-        pairs = [(self._networks[item.network], item) for item in self.endpoints_of(container)]
-        for network, endpoint in pairs:
-            if network.driver != "bridge":
-                continue
-            used = self._used(network) + [item.address for item in made if item.network == network.id]
-            address = endpoint.address or ipam.allocate(network.subnets[0], used, "", network.name)
-            made.append(
-                msgspec.structs.replace(
-                    endpoint, address=address, mac=endpoint.mac or _mac_of(address), interface=f"eth{len(made)}"
-                )
-            )
-        return made
-
-    def _publish(self, spec: SandboxSpec, endpoints: Sequence[Endpoint]) -> tuple[Published, ...]:
-        network, _ = self._gateway(endpoints)
-        door = next((item for item in endpoints if network and item.network == network.id), None)
-        if door is None or network is None or network.internal:
+    def _publish(self, spec: SandboxSpec, pairs: Sequence[routing.Pair]) -> tuple[Published, ...]:
+        door = routing.gateway(pairs) or routing.gateway(pairs, "ip6")
+        rows = ports.wanted(spec.exposed, spec.bindings, spec.publish_all)
+        if door is None or not rows or door[0].driver != "bridge":
             return ()
-        default = network.options.get("com.docker.network.bridge.host_binding_ipv4") or self.settings.host_ip
-        rows = ports.wanted(spec.exposed, spec.bindings, spec.publish_all, default)
-        return tuple(self._ports.hold(spec.container_id, spec.name, door.id, rows, door.address.partition("/")[0]))
+        network, endpoint = door
+        default = network.option("com.docker.network.bridge.host_binding_ipv4", self.settings.host_ip)
+        who = ports.Who(
+            spec.name, endpoint.id, endpoint.address.partition("/")[0], endpoint.address6.partition("/")[0]
+        )
+        return tuple(routing.directly(network, self._ports.hold(spec.container_id, who, rows, default)))
 
-    def _gateway(self, endpoints: Sequence[Endpoint]) -> tuple[Network | None, str]:
-        """The network that gives the default route: highest priority, then first by name; internal ones never."""
-        pairs = [(self._networks[item.network], item) for item in endpoints if item.network in self._networks]
-        able = [pair for pair in pairs if pair[0].driver == "bridge" and not pair[0].internal]
-        able.sort(key=lambda pair: (-pair[1].wish.gw_priority, pair[0].name))
-        return (able[0][0], able[0][1].interface) if able else (None, "")
+    def _links(self, spec: SandboxSpec, pairs: Sequence[routing.Pair]) -> tuple[Any, ...]:
+        found: list[Any] = []
+        for network, endpoint in pairs:
+            if network.icc or not endpoint.address:
+                continue
+            for target, _ in spec.links:
+                sandbox = self._records.sandboxes.get(target)
+                if sandbox is not None:
+                    found += routing.links(endpoint, [(item, sandbox) for item in self._records.of(target)])
+        return tuple(found)
 
-    def _join(self, path: Path, endpoints: Sequence[Endpoint], sandbox: Sandbox):  # type: ignore[no-untyped-def]
+    def _join(self, path: Path, pairs: Sequence[routing.Pair], sandbox: Sandbox) -> Doors | None:
         fd = kernelwork.open_sandbox(path)
         try:
-            pairs = [(self._networks[item.network], item) for item in endpoints]
-            gateway, _ = self._gateway(endpoints)
-            names = kernelwork.plug(fd, pairs, self._mtu, gateway, self._uses_names(endpoints)) if pairs else None
-            if sandbox.published and self.settings.iptables:
-                kernelwork.run_nft(firewall.add_ports(sandbox.published))
-            return names
+            wired = [pair for pair in pairs if pair[0].driver in {"bridge", "macvlan"}]
+            names = any(not network.predefined for network, _ in wired)
+            if wired:
+                kernelwork.plug(fd, wired, self._mtu, routing.doors(wired))
+            self._filter(self._elements(sandbox))
+            self._forget_flows(sandbox.published)
+            return kernelwork.name_doors(fd) if names else None
         finally:
             os.close(fd)
 
-    def _uses_names(self, endpoints: Sequence[Endpoint]) -> bool:
-        return any(not self._networks[item.network].predefined for item in endpoints)
+    def _elements(self, sandbox: Sandbox) -> list[firewall.Element]:
+        guarded = self.settings.respect_host_firewall
+        return firewall.port_elements(sandbox.published, guarded=guarded) + firewall.link_elements(sandbox.links)
+
+    def _unpublish(self, gone: Sequence[Published]) -> None:
+        self._filter(firewall.port_elements(gone, guarded=self.settings.respect_host_firewall), gone=True)
+        self._forget_flows(gone)
+
+    def _forget_flows(self, published: Sequence[Published]) -> None:
+        udp = [item for item in published if item.protocol == "udp"]
+        if udp:
+            netlink_ct.forget_udp({item.host_port for item in udp}, {item.address for item in udp})
 
     async def _join_live(self, spec: SandboxSpec, network: Network, endpoint: Endpoint) -> None:
-        taken = {item.interface for item in self.endpoints_of(spec.container_id)}
+        container = spec.container_id
+        others = [pair for pair in self._records.pairs(container) if pair[1].id != endpoint.id]
+        taken = {item.interface for _, item in others}
         interface = next(f"eth{number}" for number in range(256) if f"eth{number}" not in taken)
-        address = endpoint.address or ipam.allocate(network.subnets[0], self._used(network), "", network.name)
-        ready = msgspec.structs.replace(endpoint, address=address, mac=endpoint.mac or _mac_of(address), interface=interface)
-        self._store.put([ready])
-        self._endpoints[ready.id] = ready
-        self._specs.setdefault(spec.container_id, spec)
-        sandbox = self._sandboxes[spec.container_id]
-        others = [item for item in self.endpoints_of(spec.container_id) if item.id != ready.id]
-        names = not network.predefined and not self._uses_names(others)
-
-        def work():  # type: ignore[no-untyped-def]
-            fd = os.open(sandbox.netns, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                made = kernelwork.plug(fd, [(network, ready)], self._mtu, None, names)
-                gateway, door = self._gateway(self.endpoints_of(spec.container_id))
-                kernelwork.route_by(fd, gateway, door)
-                return made
-            finally:
-                os.close(fd)
-
+        self._specs.setdefault(container, spec)
+        sandbox = self._records.sandboxes[container]
+        serving = any(not item.predefined for item, _ in others)
         try:
-            sock = await self._thread.run(work)
+            ready = self._addressed(network, endpoint, interface)
+            self._records.put([ready])
+            doors = routing.doors([*others, (network, ready)])
+            made = await self._thread.run(
+                lambda: self._plug_live(sandbox, network, ready, doors, not network.predefined and not serving)
+            )
         except BaseException:
-            self._drop([ready])
+            self._records.drop([endpoint])
+            await self._thread.run(lambda: kernelwork.unplug([endpoint]))
             raise
-        if sock is not None:
-            self._names.serve(spec.container_id, sock)
-        self._write_files(spec.container_id)
+        if made is not None:
+            self._names.serve(container, made)
+        self._write_files(container)
+
+    def _plug_live(
+        self, sandbox: Sandbox, network: Network, ready: Endpoint, doors: Sequence[Door], names: bool
+    ) -> Doors | None:
+        fd = os.open(sandbox.netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            kernelwork.plug(fd, [(network, ready)], self._mtu, ())
+            kernelwork.route_by(fd, doors)
+            return kernelwork.name_doors(fd) if names else None
+        finally:
+            os.close(fd)
 
     async def teardown(self, container: str) -> None:
         """Leave: the sandbox ends, given addresses go back. Idempotent."""
-        sandbox = self._sandboxes.pop(container, None)
+        sandbox = self._records.sandboxes.get(container)
         self._specs.pop(container, None)
         self._names.drop(container)
         self._ports.release(container)
         if sandbox is None:
             return
-        left = self.endpoints_of(container)
-        freed = [
-            item if item.wish.ipam_config and item.wish.ipam_config.ipv4_address
-            else msgspec.structs.replace(item, address="", mac=item.wish.mac_address, interface="")
-            for item in left
-        ]  # fmt: skip
-        if sandbox.netns not in {"", "host"}:
+        left = self._records.of(container)
+        if sandbox.netns not in SHARED:
             await self._thread.run(lambda: self._leave(sandbox, left))
-        self._store.delete(sandbox=container)
-        self._store.put(freed)
-        self._endpoints |= {item.id: item for item in freed if item.id in self._endpoints}
+        current = [item for item in left if item.id in self._records.endpoints]
+        self._records.leave(container, [_left(item) for item in current])
 
     def _leave(self, sandbox: Sandbox, endpoints: Sequence[Endpoint]) -> None:
-        if sandbox.published and self.settings.iptables:
-            kernelwork.run_nft(firewall.remove_ports(sandbox.published))
+        self._filter(self._elements(sandbox), gone=True)
+        self._forget_flows(sandbox.published)
         kernelwork.unplug([item for item in endpoints if item.interface])
         kernelwork.close_sandbox(Path(sandbox.netns))
 
     async def forget(self, container: str) -> None:
         await self.teardown(container)
-        self._drop(self.endpoints_of(container))
+        self._records.drop(self._records.of(container))
 
     async def rename(self, container: str, name: str) -> None:
-        changed = [
-            msgspec.structs.replace(item, name=name, names=_names(container, name, item.wish))
-            for item in self.endpoints_of(container)
-        ]
-        self._store.put(changed)
-        self._endpoints |= {item.id: item for item in changed}
+        changed = []
+        for item in self._records.of(container):
+            names = tuple(dict.fromkeys((name.lower(), *(known for known in item.names if known != item.name.lower()))))
+            changed.append(msgspec.structs.replace(item, name=name, names=names))
+        self._records.put(changed)
 
     # -- recovery ---------------------------------------------------------------------------------------------------
 
     async def recover(self, live: Mapping[str, int], specs: Mapping[str, SandboxSpec]) -> None:
-        """After a start of the daemon: bridges and the table as recorded, sandboxes of the dead taken away, name
-        service and held ports of the living back. Established connections are not touched."""
+        """After a start of the daemon: bridges and tables as recorded, sandboxes of the dead taken away, name service
+        and held ports of the living back. Established connections are not touched."""
         self._specs = dict(specs)
-        networks = [network for network in self._networks.values() if network.driver == "bridge"]
-        for network in networks:
-            await self._thread.run(lambda network=network: kernelwork.setup_bridge(  # type: ignore[misc]
-                network, int(network.options.get("com.docker.network.driver.mtu") or self._mtu)
-            ))  # fmt: skip
-        alive = [sandbox for container, sandbox in self._sandboxes.items() if container in live]
-        if self.settings.iptables:
-            published = [item for sandbox in alive for item in sandbox.published]
-            await self._thread.run(lambda: kernelwork.run_nft(firewall.whole(networks, published)))
-        for container in [item for item in self._sandboxes if item not in live]:
+        alive = [sandbox for container, sandbox in self._records.sandboxes.items() if container in live]
+        dead = [container for container in self._records.sandboxes if container not in live]
+        await self._thread.run(self._restore)
+        for container in dead:
             await self.teardown(container)
         for sandbox in alive:
             self._ports.hold_again(sandbox.container, sandbox.published)
-            if sandbox.netns not in {"", "host"} and self._uses_names(self.endpoints_of(sandbox.container)):
-                sock = await self._thread.run(lambda sandbox=sandbox: _name_socket(sandbox.netns))  # type: ignore[misc]
-                self._names.serve(sandbox.container, sock)
-        self._sweep()
+            named = any(not network.predefined for network, _ in self._records.pairs(sandbox.container))
+            if named and sandbox.netns not in SHARED:
+                path = sandbox.netns
+                self._names.serve(sandbox.container, await self._thread.run(lambda path=path: kernelwork.name_doors(path)))  # type: ignore[misc]
+        await self._thread.run(self._sweep)
+        if self._families and self._watch is None:
+            self._watch = FirewallWatch(self._heal)
+
+    def _restore(self) -> None:
+        for network in self._driven("bridge"):
+            kernelwork.setup_bridge(network, self._mtu)
+        for network in self._driven("macvlan"):
+            kernelwork.setup_parent(network)
+        self._restore_firewall()
+
+    def _restore_firewall(self) -> None:
+        if not self._families:
+            return
+        elements = [row for network in self._driven("bridge") for row in firewall.network_elements(network)]
+        elements += [row for sandbox in self._records.sandboxes.values() for row in self._elements(sandbox)]
+        unique = list(dict.fromkeys(elements))
+        guarded = self.settings.respect_host_firewall
+        kernelwork.run_nft(firewall.whole(unique, self._families, guarded=guarded))
+        bridges = [network.bridge for network in self._driven("bridge")]
+        kernelwork.pass_forward_policy(bridges, self._families)
+
+    async def _heal(self) -> None:
+        """Somebody else changed the firewall: what is ours is put back in one transaction."""
+        await self._thread.run(self._restore_firewall)
 
     def _sweep(self) -> None:
         for path in self._netns.iterdir() if self._netns.is_dir() else ():
-            if path.name not in self._sandboxes:
+            if path.name not in self._records.sandboxes:
                 kernelwork.close_sandbox(path)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def settings_of(self, container: str) -> Json:
         """Docker's NetworkSettings."""
-        pairs = [(self._networks[item.network], item) for item in self.endpoints_of(container)]
-        return documents.network_settings(self._sandboxes.get(container), pairs)
+        return documents.network_settings(self._records.sandboxes.get(container), self._records.pairs(container))
 
     def networks_of(self, container: str) -> list[str]:
-        found = [self._networks[item.network] for item in self.endpoints_of(container)]
-        return [value for network in found for value in (network.name, network.id)]
+        return [value for network, _ in self._records.pairs(container) for value in (network.name, network.id)]
 
     def document(self, network: Network) -> Json:
-        running = [item for item in self.endpoints_in(network.id) if item.container in self._sandboxes]
-        return documents.network(network, running)
+        members = self._records.within(network.id)
+        return documents.network(network, [item for item in members if item.container in self._records.sandboxes])
 
     def gateway_address(self, container: str) -> str:
-        network, _ = self._gateway(self.endpoints_of(container))
-        return network.subnets[0].gateway if network else "127.0.0.1"
+        door = routing.gateway(self._records.pairs(container))
+        subnet = door[0].subnet("ip") if door else None
+        return subnet.gateway if subnet else "127.0.0.1"
 
     def _write_files(self, container: str) -> None:
         spec = self._specs.get(container)
         if spec is None:
             return
-        endpoints = [item for item in self.endpoints_of(container) if item.address]
-        host = host_resolv_conf()
-        if spec.mode == "host":
-            hosts = Path("/etc/hosts").read_text()
-        else:
-            name = f"{spec.hostname}.{spec.domainname}" if spec.domainname else spec.hostname
-            rows: list[tuple[str, Sequence[str]]] = []
-            for target, alias in spec.links:
-                for linked in self.endpoints_of(target):
-                    if linked.address:
-                        rows.append((linked.address.partition("/")[0], [alias, target[:12], linked.name]))
-            rows += [(item.address.partition("/")[0], [name, *([spec.hostname] if spec.domainname else [])]) for item in endpoints]
-            hosts = files.hosts(rows, spec.extra_hosts, self.gateway_address(container))
-        embedded = spec.mode != "host" and self._uses_names(endpoints)
-        dns = spec.dns or self.settings.dns
-        resolv = files.resolv_conf(
-            host, dns=dns, search=spec.dns_search or self.settings.dns_search,
-            options=spec.dns_options or self.settings.dns_opts, embedded=embedded,
-        )  # fmt: skip
-        for leaf, text in (("hosts", hosts), ("hostname", spec.hostname + "\n"), ("resolv.conf", resolv)):
-            # In place: the file is bind mounted into the container, a new one would not be seen there.
-            Path(spec.files_dir, leaf).write_text(text)
+        pairs = [pair for pair in self._records.pairs(container) if pair[1].addresses]
+        rows = [
+            (address, [alias, target[:12], linked.name])
+            for target, alias in spec.links
+            for linked in self._records.of(target)
+            for address in linked.addresses
+        ]
+        own = [address for _, endpoint in pairs for address in endpoint.addresses]
+        embedded = spec.mode != "host" and any(not network.predefined for network, _ in pairs)
+        hostfiles.write(spec, self.settings, rows, own, self.gateway_address(container), embedded=embedded)
 
-    # -- names ------------------------------------------------------------------------------------------------------
+    # -- what the name service asks ---------------------------------------------------------------------------------
 
-    def _lookup(self, container: str, name: str) -> list[str] | None:
-        own = self.endpoints_of(container)
-        for endpoint in own:
-            for link in endpoint.wish.links or ():
-                target, _, alias = link.partition(":")
-                if (alias or target).lower() == name:
-                    return self._addresses(endpoint.network, target.lower())
-        found: list[str] | None = None
-        for endpoint in own:
-            network = self._networks[endpoint.network]
-            if network.predefined:
-                continue
-            for candidate in (name, name.removesuffix("." + network.name)):
-                addresses = self._addresses(network.id, candidate)
-                if addresses is not None:
-                    found = (found or []) + addresses
-                    break
-        return found
+    def addresses(self, container: str, name: str) -> list[str] | None:
+        return self._records.directory().addresses(container, name)
 
-    def _addresses(self, network: str, name: str) -> list[str] | None:
-        known = [item for item in self.endpoints_in(network) if name in item.names]
-        live = [item.address.partition("/")[0] for item in known if item.address and item.container in self._sandboxes]
-        return live or None
+    def owner(self, container: str, address: str) -> str | None:
+        return self._records.directory().owner(container, address)
 
-    def _reverse(self, container: str, address: str) -> str | None:
-        for endpoint in self.endpoints_of(container):
-            for other in self.endpoints_in(endpoint.network):
-                if other.address.partition("/")[0] == address:
-                    return f"{other.name}.{self._networks[other.network].name}"
-        return None
-
-    def _upstreams(self, container: str) -> Sequence[str]:
-        gateway, _ = self._gateway(self.endpoints_of(container))
-        if gateway is None:
+    def upstreams(self, container: str) -> Sequence[Upstream]:
+        pairs = self._records.pairs(container)
+        if routing.gateway(pairs) is None and routing.gateway(pairs, "ip6") is None:
             return ()
         spec = self._specs.get(container)
-        return (spec.dns if spec else ()) or self.settings.dns or files.name_servers(host_resolv_conf())
+        own = (spec.dns if spec else ()) or self.settings.dns
+        if own:
+            return [Upstream(server, False) for server in own]
+        host = files.all_servers(hostfiles.host_resolv_conf())
+        return [Upstream(server, files.is_loopback(server)) for server in host]
+
+    async def dial(self, container: str, upstream: Upstream, kind: socket.SocketKind) -> socket.socket:
+        family = socket.AF_INET6 if ":" in upstream.server else socket.AF_INET
+        sandbox = self._records.sandboxes.get(container)
+
+        def opened() -> socket.socket:
+            if upstream.from_host or sandbox is None:
+                return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+            with netns.entered(sandbox.netns):
+                return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+
+        return await self._thread.run(opened)
 
 
-def _name_socket(netns: str):  # type: ignore[no-untyped-def]
-    from dockyard.kernel.netns import entered
-
-    with entered(netns):
-        return NameService.open_socket()
-
-
-def host_resolv_conf() -> str:
-    """The host's file; where it names only systemd's stub, that of systemd-resolved itself."""
-    try:
-        text = RESOLV_CONF.read_text()
-    except OSError:
-        return ""
-    if "127.0.0.53" in text and SYSTEMD_RESOLV_CONF.exists():
-        return SYSTEMD_RESOLV_CONF.read_text()
-    return text
+def _check_live(network: Network, spec: SandboxSpec) -> None:
+    """Raises Forbidden where a running container's mode allows no further network."""
+    if network.driver == "host" or spec.mode == "host" or spec.mode.startswith("container:"):
+        raise errors.HOST_MODE()
+    if network.driver == "null" or spec.mode == "none":
+        raise errors.NONE_MODE()
 
 
-def _names(container: str, name: str, wish: EndpointSettings) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item.lower() for item in (name, container[:12], *(wish.aliases or ()))))
-
-
-def _mac_of(address: str) -> str:
-    """From the address: its next holder has the same MAC, so that no neighbour's cache is stale (seen: 6 s of silence
-    on a published port after a new container took over an address)."""
-    return kernelwork.bridge_mac(address.partition("/")[0])
-
-
-def _texts(values: Any) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (values or {}).items()}
-
-
+def _left(endpoint: Endpoint) -> Endpoint:
+    wish = endpoint.wish.ipam_config
+    return msgspec.structs.replace(
+        endpoint,
+        address=endpoint.address if wish and wish.ipv4_address else "",
+        address6=endpoint.address6 if wish and wish.ipv6_address else "",
+        mac=endpoint.wish.mac_address,
+        interface="",
+    )

@@ -13,17 +13,17 @@ Json = dict[str, Any]
 def network(network: Network, endpoints: Sequence[Endpoint]) -> Json:
     return {
         "Name": network.name, "Id": network.id, "Created": network.created, "Scope": "local", "Driver": network.driver,
-        "EnableIPv4": True, "EnableIPv6": network.enable_ipv6,
+        "EnableIPv4": network.enable_ipv4, "EnableIPv6": network.enable_ipv6,
         "IPAM": {
             "Driver": "default", "Options": network.ipam_options or None,
             "Config": [_ipam_row(subnet) for subnet in network.subnets],
         },
         "Internal": network.internal, "Attachable": network.attachable, "Ingress": False,
-        "ConfigFrom": {"Network": ""}, "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from}, "ConfigOnly": network.config_only,
         "Containers": {
             item.container: {
                 "Name": item.name, "EndpointID": item.id, "MacAddress": item.mac, "IPv4Address": item.address,
-                "IPv6Address": "",
+                "IPv6Address": item.address6,
             }
             for item in endpoints
         },
@@ -47,8 +47,10 @@ def network_settings(sandbox: Sandbox | None, pairs: Sequence[tuple[Network, End
         "Bridge": "", "SandboxID": sandbox.container if sandbox else "", "SandboxKey": sandbox.netns if sandbox else "",
         "Ports": _ports(sandbox), "HairpinMode": False, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None, "SecondaryIPv6Addresses": None, "EndpointID": default.get("EndpointID", ""),
-        "Gateway": default.get("Gateway", ""), "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
-        "IPAddress": default.get("IPAddress", ""), "IPPrefixLen": default.get("IPPrefixLen", 0), "IPv6Gateway": "",
+        "Gateway": default.get("Gateway", ""), "GlobalIPv6Address": default.get("GlobalIPv6Address", ""),
+        "GlobalIPv6PrefixLen": default.get("GlobalIPv6PrefixLen", 0),
+        "IPAddress": default.get("IPAddress", ""), "IPPrefixLen": default.get("IPPrefixLen", 0),
+        "IPv6Gateway": default.get("IPv6Gateway", ""),
         "MacAddress": default.get("MacAddress", ""), "Networks": networks,
     }  # fmt: skip
 
@@ -64,14 +66,20 @@ def _ports(sandbox: Sandbox | None) -> Json:
 
 
 def _endpoint(network: Network, item: Endpoint) -> Json:
-    address, _, prefix = item.address.partition("/")
-    wish = item.wish
-    live = bool(item.interface)
+    wish, live = item.wish, bool(item.interface)
+    address, prefix, gateway = _place(network, "ip", item.address) if live else ("", 0, "")
+    address6, prefix6, gateway6 = _place(network, "ip6", item.address6) if live else ("", 0, "")
     return {
         "IPAMConfig": wish.ipam_config, "Links": wish.links, "Aliases": wish.aliases, "MacAddress": item.mac,
         "DriverOpts": wish.driver_opts, "GwPriority": wish.gw_priority, "NetworkID": network.id,
-        "EndpointID": item.id if live else "", "Gateway": network.subnets[0].gateway if live and network.subnets else "",
-        "IPAddress": address if live else "", "IPPrefixLen": int(prefix or 0) if live else 0, "IPv6Gateway": "",
-        "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
+        "EndpointID": item.id if live else "", "Gateway": gateway, "IPAddress": address, "IPPrefixLen": prefix,
+        "IPv6Gateway": gateway6, "GlobalIPv6Address": address6, "GlobalIPv6PrefixLen": prefix6,
         "DNSNames": list(item.names) if not network.predefined else None,
     }  # fmt: skip
+
+
+def _place(network: Network, family: str, text: str) -> tuple[str, int, str]:
+    """(address, prefix length, gateway); internal networks show no gateway, for nothing is routed."""
+    address, _, prefix = text.partition("/")
+    subnet = network.subnet(family)
+    return address, int(prefix or 0), subnet.gateway if subnet and not network.internal else ""

@@ -20,7 +20,10 @@ NO_POOL = Code(
     "DY-NET-007", System, "all predefined address pools have been fully subnetted",
     hint="remove unused networks (docker network prune) or set default-address-pools",
 )  # fmt: skip
-NO_ADDRESS = Code("DY-NET-008", System, "no available IPv4 addresses on this network's address pools: {network}")
+NO_ADDRESS = Code(
+    "DY-NET-008", System, "no available IPv{version} addresses on this network's address pools: {network} ({subnet})",
+    hint="docker network inspect {network} shows who holds them; make the network again with a larger --subnet",
+)  # fmt: skip
 ADDRESS_IN_USE = Code("DY-NET-009", Forbidden, "Address already in use")
 BAD = Code("DY-NET-010", InvalidParameter, "{cause}")
 PORT_TAKEN = Code(
@@ -41,3 +44,17 @@ STATIC_ADDRESS = Code(
     "user specified IP address is supported only when connecting to networks with user configured subnets",
 )  # fmt: skip
 KERNEL = Code("DY-NET-017", System, "cannot {what}: {cause}", check="network")
+NONE_MODE = Code(
+    "DY-NET-018", Forbidden,
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+)  # fmt: skip
+CONFIG_ONLY = Code("DY-NET-019", Forbidden, "cannot use configuration-only network: {name}")
+IPV6_TARGET = Code(
+    "DY-NET-020", InvalidParameter,
+    "cannot publish {host_ip}:{port} on a container without an IPv6 address",
+    hint="connect it to a network made with --ipv6",
+)  # fmt: skip
+CONFLICTING_BRIDGE = Code(
+    "DY-NET-021", Forbidden,
+    "cannot create network {name} (br-{bridge}): conflicts with network {other}: networks have same bridge name",
+)  # fmt: skip

@@ -38,9 +38,17 @@ def split_extra_host(row: str) -> tuple[str, str]:
     return name, address
 
 
+def all_servers(host: str) -> list[str]:
+    return _words(host, "nameserver")
+
+
+def is_loopback(server: str) -> bool:
+    return server.startswith("127.") or server == "::1"
+
+
 def name_servers(host: str) -> list[str]:
     """Servers that a container can use: the host's own loopback resolvers mean nothing inside (127.0.0.53)."""
-    return [server for server in _words(host, "nameserver") if not server.startswith("127.") and server != "::1"]
+    return [server for server in all_servers(host) if not is_loopback(server)]
 
 
 def resolv_conf(host: str, *, dns: Sequence[str], search: Sequence[str], options: Sequence[str], embedded: bool) -> str:

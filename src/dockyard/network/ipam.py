@@ -6,28 +6,33 @@ the host or a name server of its resolv.conf is passed over: VPNs and office net
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from dockyard.network.errors import ADDRESS_IN_USE, BAD, NO_ADDRESS, NO_POOL, OVERLAP
 from dockyard.network.model import DEFAULT_POOLS, Subnet
 
+Pool = IPv4Network | IPv6Network
 
-def parse_subnet(text: str) -> IPv4Network:
+
+def parse_subnet(text: str) -> Pool:
     try:
-        return IPv4Network(text, strict=False)
+        if "/" not in text:
+            raise ValueError
+        return ip_network(text, strict=False)
     except ValueError:
         raise BAD(cause=f"invalid CIDR address: {text}") from None
 
 
-def parse_address(text: str, what: str) -> IPv4Address:
+def parse_address(text: str, what: str) -> IPv4Address | IPv6Address:
     try:
-        return IPv4Address(text.partition("/")[0])
+        return ip_address(text.partition("/")[0])
     except ValueError:
         raise BAD(cause=f"invalid {what} address: {text}") from None
 
 
-def candidates(pools: Iterable[tuple[str, int]]) -> Iterator[IPv4Network]:
+def candidates(pools: Iterable[tuple[str, int]]) -> Iterator[Pool]:
     chosen = list(pools)
     if chosen:
         for base, size in chosen:
@@ -38,18 +43,23 @@ def candidates(pools: Iterable[tuple[str, int]]) -> Iterator[IPv4Network]:
         yield from (pool for pool in IPv4Network(base).subnets(new_prefix=size) if pool.network_address >= start)
 
 
-def choose_pool(pools: Iterable[tuple[str, int]], taken: Iterable[IPv4Network]) -> IPv4Network:
-    """The first pool that overlaps nothing. Raises System when all are used."""
-    avoid = [network for network in taken if network.prefixlen > 0]
+def unique_local(seed: str) -> IPv6Network:
+    """A /64 of the fd00::/8 range that depends on ``seed`` alone (RFC 4193 asks for 40 random bits)."""
+    return IPv6Network((b"\xfd" + hashlib.sha256(seed.encode()).digest()[:7] + bytes(8), 64))
+
+
+def choose_pool(pools: Iterable[tuple[str, int]], taken: Iterable[Pool]) -> Pool:
+    """The first IPv4 pool that overlaps nothing. Raises System when all are used."""
+    avoid = [network for network in taken if network.prefixlen > 0 and network.version == 4]
     for pool in candidates(pools):
-        if not any(pool.overlaps(other) for other in avoid):
+        if pool.version == 4 and not any(pool.overlaps(other) for other in avoid):
             return pool
     raise NO_POOL()
 
 
-def check_overlap(pool: IPv4Network, networks: Iterable[IPv4Network]) -> None:
+def check_overlap(pool: Pool, networks: Iterable[Pool]) -> None:
     for other in networks:
-        if pool.overlaps(other):
+        if pool.version == other.version and pool.overlaps(other):
             raise OVERLAP(pool=pool, other=other)
 
 
@@ -58,11 +68,11 @@ def resolve_subnet(subnet: str, gateway: str, ip_range: str, auxiliary: dict[str
     pool = parse_subnet(subnet)
     if str(pool.network_address) != subnet.partition("/")[0]:
         raise BAD(cause=f"invalid network config:\ninvalid subnet {subnet}: it should be {pool}")
-    first = pool.network_address + 1
+    first = pool.network_address + (1 if pool.num_addresses > 2 else 0)
     door = parse_address(gateway, "gateway") if gateway else first
     if door not in pool:
         raise BAD(cause=f"invalid network config:\nno matching subnet for gateway {gateway}")
-    if ip_range and not parse_subnet(ip_range).subnet_of(pool):
+    if ip_range and not _inside(parse_subnet(ip_range), pool):
         raise BAD(cause=f"invalid network config:\nno matching subnet for range {ip_range}")
     for name, address in auxiliary.items():
         if parse_address(address, f"auxiliary {name}") not in pool:
@@ -70,13 +80,17 @@ def resolve_subnet(subnet: str, gateway: str, ip_range: str, auxiliary: dict[str
     return Subnet(str(pool), str(door), ip_range, dict(auxiliary))
 
 
+def _inside(part: Pool, pool: Pool) -> bool:
+    return part.version == pool.version and part.network_address in pool and part.broadcast_address in pool
+
+
 def allocate(subnet: Subnet, used: Iterable[str], wish: str, network: str) -> str:
     """``ADDRESS/PREFIX``. Raises Forbidden for an address in use, System when none is left."""
-    pool = IPv4Network(subnet.subnet)
+    pool = ip_network(subnet.subnet)
     reserved = {int(ip_address(item.partition("/")[0])) for item in used if item}
-    reserved |= {int(IPv4Address(subnet.gateway)), *(int(IPv4Address(item)) for item in subnet.auxiliary.values())}
+    reserved |= {int(ip_address(item)) for item in (subnet.gateway, *subnet.auxiliary.values()) if item}
     if wish:
-        address = parse_address(wish, "IPv4")
+        address = parse_address(wish, f"IPv{pool.version}")
         if address not in pool:
             raise BAD(cause=f"invalid endpoint settings: no configured subnet contains IP address {wish}")
         if int(address) in reserved:
@@ -84,9 +98,8 @@ def allocate(subnet: Subnet, used: Iterable[str], wish: str, network: str) -> st
         return f"{address}/{pool.prefixlen}"
     span = parse_subnet(subnet.ip_range) if subnet.ip_range else pool
     first, last = int(span.network_address), int(span.broadcast_address)
-    if span == pool:
-        first, last = first + 1, last - 1
+    reserved |= {int(pool.network_address), int(pool.broadcast_address)} if pool.num_addresses > 2 else set()
     for number in range(first, last + 1):
         if number not in reserved:
-            return f"{IPv4Address(number)}/{pool.prefixlen}"
-    raise NO_ADDRESS(network=network)
+            return f"{ip_address(number) if pool.version == 4 else IPv6Address(number)}/{pool.prefixlen}"
+    raise NO_ADDRESS(network=network, version=pool.version, subnet=subnet.ip_range or subnet.subnet)

@@ -1,130 +1,246 @@
 """The embedded name service at 127.0.0.11 of every sandbox on a user-defined network.
 
-One process serves all: a UDP socket is opened inside each sandbox and read on the daemon's loop. Names of the sandbox's
-networks are answered here (A and PTR; another type of a known name is an empty answer, never forwarded); the rest goes
-to the host's or the container's servers, and nowhere from internal networks (CVE-2024-29018).
+One process serves all: a UDP and a TCP socket are opened inside each sandbox and read on the daemon's loop. They have
+ports of the kernel's choosing, and a table in the sandbox leads port 53 there, so that a name server in the container
+can have 0.0.0.0:53 to itself::
+
+    application -> 127.0.0.11:53 --nat output (table ip dockyard_dns)--> 127.0.0.11:PORT = our socket
+
+Known names are answered here (A, AAAA, PTR; another type of a known name is an empty answer, never forwarded). The rest
+goes to the container's or the host's servers, from inside the sandbox, so that its routes and address count; servers on
+the host's loopback are asked from the host (libnetwork#2187). From internal networks nothing goes out (CVE-2024-29018).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-import dnslib
-
+from dockyard.kernel.nft import Nft, NftError
+from dockyard.network import dnswire
 from dockyard.network.files import EMBEDDED_DNS
 
-TTL = 600
 UPSTREAM_TIMEOUT = 4.0
+CLIENT_TIMEOUT = 10.0
+"""Seconds that a TCP client may be silent."""
 IN_FLIGHT = 1024
 MAX_UPSTREAMS = 3
+TCP_CLIENTS = 256
+MAX_MESSAGE = 65535
+BURST = 64
+"""Packets taken from one socket before others get their turn."""
 
-Lookup = Callable[[str, str], list[str] | None]
-"""(container, lower-case name without the last dot) -> addresses; None if the name is not known here."""
+_REDIRECT = """
+add table ip dockyard_dns
+delete table ip dockyard_dns
+table ip dockyard_dns {{
+  chain output {{
+    type nat hook output priority -100
+    ip daddr {address} udp dport 53 dnat to {address}:{udp}
+    ip daddr {address} tcp dport 53 dnat to {address}:{tcp}
+  }}
+}}
+"""
+"""A table left by a daemon before us is replaced in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    server: str
+    from_host: bool
+    """Asked from the daemon's namespace, as only it can reach its loopback."""
+
+
+class Book(Protocol):
+    """What the service asks of the controller."""
+
+    def addresses(self, container: str, name: str) -> list[str] | None: ...
+    def owner(self, container: str, address: str) -> str | None: ...
+    def upstreams(self, container: str) -> Sequence[Upstream]: ...
+    def dial(self, container: str, upstream: Upstream, kind: socket.SocketKind) -> Awaitable[socket.socket]:
+        """A new socket in the sandbox, or the host where ``upstream`` says so."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The sockets of one sandbox."""
+
+    udp: socket.socket
+    tcp: socket.socket
+
+    def close(self) -> None:
+        self.udp.close()
+        self.tcp.close()
+
+
+def open_doors() -> Doors:
+    """Call inside the sandbox's namespace. Where nftables is missing the sockets take port 53 itself."""
+    made = _bound(0)
+    udp, tcp = made.udp.getsockname()[1], made.tcp.getsockname()[1]
+    try:
+        with Nft() as nft:
+            nft.run(_REDIRECT.format(address=EMBEDDED_DNS, udp=udp, tcp=tcp))
+    except NftError:
+        made.close()
+        made = _bound(53)
+    return made
+
+
+def _bound(port: int) -> Doors:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        udp.bind((EMBEDDED_DNS, port))
+        tcp.bind((EMBEDDED_DNS, port))
+        tcp.listen(64)
+    except OSError:
+        udp.close()
+        tcp.close()
+        raise
+    return Doors(udp, tcp)
 
 
 class NameService:
-    def __init__(self, lookup: Lookup, reverse: Callable[[str, str], str | None], upstreams: Callable[[str], Sequence[str]]) -> None:
-        self._lookup = lookup
-        self._reverse = reverse
-        self._upstreams = upstreams
-        self._sockets: dict[str, socket.socket] = {}
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._doors: dict[str, Doors] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @staticmethod
-    def open_socket() -> socket.socket:
-        """Call inside the sandbox's namespace."""
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((EMBEDDED_DNS, 53))
-        return made
-
-    def serve(self, container: str, sock: socket.socket) -> None:
+    def serve(self, container: str, doors: Doors) -> None:
         self.drop(container)
-        self._sockets[container] = sock
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, container, sock)
+        self._doors[container] = doors
+        loop = asyncio.get_running_loop()
+        loop.add_reader(doors.udp.fileno(), self._readable, container, doors.udp)
+        loop.add_reader(doors.tcp.fileno(), self._acceptable, container, doors.tcp)
 
     def drop(self, container: str) -> None:
-        sock = self._sockets.pop(container, None)
-        if sock is not None:
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-            sock.close()
+        doors = self._doors.pop(container, None)
+        if doors is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(doors.udp.fileno())
+            loop.remove_reader(doors.tcp.fileno())
+            doors.close()
 
     def close(self) -> None:
-        for container in list(self._sockets):
+        for container in list(self._doors):
             self.drop(container)
         for task in self._tasks:
             task.cancel()
 
-    def _readable(self, container: str, sock: socket.socket) -> None:
-        for _ in range(32):
+    def answer(self, container: str, data: bytes, *, stream: bool = False) -> bytes | None:
+        """The answer to a query, or None to forward it."""
+        asked = dnswire.question(data)
+        if asked is None:
+            return None
+        limit = MAX_MESSAGE if stream else asked.size
+        if asked.kind == dnswire.PTR:
+            address = dnswire.reversed_address(asked.name)
+            owner = self._book.owner(container, address) if address else None
+            return dnswire.reply(asked, [dnswire.pointer(owner)], limit=limit) if owner else None
+        found = self._book.addresses(container, asked.name)
+        if found is None:
+            return None
+        wanted = [item for item in found if asked.kind in {dnswire.AAAA if ":" in item else dnswire.A, dnswire.ANY}]
+        if len(wanted) > 1:
+            random.shuffle(wanted)
+        return dnswire.reply(asked, [dnswire.address(item) for item in wanted], limit=limit)
+
+    def _readable(self, container: str, door: socket.socket) -> None:
+        for _ in range(BURST):
             try:
-                data, client = sock.recvfrom(4096)
-            except (BlockingIOError, OSError):
+                data, client = door.recvfrom(4096)
+            except OSError:
                 return
             answer = self.answer(container, data)
             if answer is not None:
-                _send(sock, answer, client)
+                _send(door, answer, client)
             elif len(self._tasks) < IN_FLIGHT:
-                task = asyncio.get_running_loop().create_task(self._forward(container, sock, data, client))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._begin(self._forward_datagram(container, door, data, client))
+            else:
+                _send(door, dnswire.refusal(data, dnswire.SERVFAIL), client)
 
-    def answer(self, container: str, data: bytes) -> bytes | None:
-        """The answer to a query, or None to forward it. A packet that is no query gets an empty reply."""
-        try:
-            query = dnslib.DNSRecord.parse(data)
-            question = query.q
-            name = str(question.qname).rstrip(".").lower()
-        except (dnslib.DNSError, ValueError, IndexError):
-            return b""
-        reply = query.reply(ra=1, aa=0)
-        if question.qtype == dnslib.QTYPE.PTR and name.endswith(".in-addr.arpa"):
-            address = ".".join(reversed(name.removesuffix(".in-addr.arpa").split(".")))
-            owner = self._reverse(container, address)
-            if owner is None:
-                return None
-            reply.add_answer(dnslib.RR(question.qname, dnslib.QTYPE.PTR, rdata=dnslib.PTR(owner), ttl=TTL))
-            return bytes(reply.pack())
-        addresses = self._lookup(container, name)
-        if addresses is None:
-            return None
-        if question.qtype in {dnslib.QTYPE.A, dnslib.QTYPE.ANY}:
-            for address in random.sample(addresses, len(addresses)):
-                reply.add_answer(dnslib.RR(question.qname, dnslib.QTYPE.A, rdata=dnslib.A(address), ttl=TTL))
-        return bytes(reply.pack())
+    def _acceptable(self, container: str, door: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = door.accept()
+            if len(self._tasks) < TCP_CLIENTS:
+                connection.setblocking(False)
+                self._begin(self._serve_stream(container, connection))
+            else:
+                connection.close()
 
-    async def _forward(self, container: str, sock: socket.socket, data: bytes, client: tuple[str, int]) -> None:
+    def _begin(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forward_datagram(
+        self, container: str, door: socket.socket, data: bytes, client: tuple[str, int]
+    ) -> None:
+        _send(door, await self._forward(container, data, socket.SOCK_DGRAM), client)
+
+    async def _serve_stream(self, container: str, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        for server in list(self._upstreams(container))[:MAX_UPSTREAMS]:
-            with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as upstream:
-                upstream.setblocking(False)
-                try:
-                    async with asyncio.timeout(UPSTREAM_TIMEOUT):
-                        await loop.sock_connect(upstream, (server, 53))
-                        await loop.sock_sendall(upstream, data)
-                        answer = await loop.sock_recv(upstream, 4096)
-                except (TimeoutError, OSError):
-                    continue
-            _send(sock, answer, client)
-            return
-        _send(sock, bytes(_refusal(data)), client)
+        with connection, contextlib.suppress(OSError, TimeoutError, EOFError):
+            while True:
+                async with asyncio.timeout(CLIENT_TIMEOUT):
+                    data = await _message(connection)
+                answer = self.answer(container, data, stream=True)
+                if answer is None:
+                    answer = await self._forward(container, data, socket.SOCK_STREAM)
+                async with asyncio.timeout(CLIENT_TIMEOUT):
+                    await loop.sock_sendall(connection, struct.pack("!H", len(answer)) + answer)
+
+    async def _forward(self, container: str, data: bytes, kind: socket.SocketKind) -> bytes:
+        """The first usable answer of the servers in their order; a refusal if there is none."""
+        for upstream in list(self._book.upstreams(container))[:MAX_UPSTREAMS]:
+            try:
+                async with asyncio.timeout(UPSTREAM_TIMEOUT):
+                    answer = await self._ask(container, upstream, data, kind)
+            except (TimeoutError, OSError, EOFError):
+                continue
+            refused, failed = 5, dnswire.SERVFAIL
+            if len(answer) >= 12 and answer[3] & 0xF not in {refused, failed}:
+                return answer
+        return dnswire.refusal(data, dnswire.SERVFAIL)
+
+    async def _ask(self, container: str, upstream: Upstream, data: bytes, kind: socket.SocketKind) -> bytes:
+        loop = asyncio.get_running_loop()
+        with await self._book.dial(container, upstream, kind) as sock:
+            await loop.sock_connect(sock, (upstream.server, 53))
+            if kind == socket.SOCK_STREAM:
+                await loop.sock_sendall(sock, struct.pack("!H", len(data)) + data)
+                return await _message(sock)
+            await loop.sock_sendall(sock, data)
+            while True:
+                answer = await loop.sock_recv(sock, MAX_MESSAGE)
+                if answer[:2] == data[:2]:
+                    return answer
 
 
-def _refusal(data: bytes) -> bytes:
-    try:
-        reply = dnslib.DNSRecord.parse(data).reply(ra=1)
-    except (dnslib.DNSError, ValueError, IndexError):
-        return b""
-    reply.header.rcode = dnslib.RCODE.SERVFAIL
-    return bytes(reply.pack())
+async def _message(sock: socket.socket) -> bytes:
+    """One DNS message from a stream. Raises EOFError at its end."""
+    size = struct.unpack("!H", await _exactly(sock, 2))[0]
+    return await _exactly(sock, size)
 
 
-def _send(sock: socket.socket, answer: bytes, client: tuple[str, int]) -> None:
+async def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = await asyncio.get_running_loop().sock_recv(sock, size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _send(door: socket.socket, answer: bytes, client: tuple[str, int]) -> None:
     if answer:
-        try:
-            sock.sendto(answer, client)
-        except OSError:
-            return  # The sandbox has gone.
+        with contextlib.suppress(OSError):  # the sandbox has gone, or its buffer is full: DNS clients ask again
+            door.sendto(answer, client)

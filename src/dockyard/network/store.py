@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -47,18 +48,33 @@ class NetworkStore:
         self._db.execute("DELETE FROM networks WHERE id = ?", (network_id,))
 
     def put(self, endpoints: Iterable[Endpoint], sandbox: Sandbox | None = None) -> None:
-        """Endpoints and their sandbox in one transaction."""
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany(
-            "INSERT OR REPLACE INTO endpoints VALUES (?, ?)", [(item.id, _encode(item)) for item in endpoints]
-        )
-        if sandbox is not None:
-            self._db.execute("INSERT OR REPLACE INTO sandboxes VALUES (?, ?)", (sandbox.container, _encode(sandbox)))
-        self._db.execute("COMMIT")
+        with self._transaction():
+            self._write(endpoints)
+            if sandbox is not None:
+                row = (sandbox.container, _encode(sandbox))
+                self._db.execute("INSERT OR REPLACE INTO sandboxes VALUES (?, ?)", row)
 
     def delete(self, endpoints: Iterable[Endpoint] = (), sandbox: str = "") -> None:
+        with self._transaction():
+            self._db.executemany("DELETE FROM endpoints WHERE id = ?", [(item.id,) for item in endpoints])
+            if sandbox:
+                self._db.execute("DELETE FROM sandboxes WHERE container = ?", (sandbox,))
+
+    def leave(self, container: str, endpoints: Iterable[Endpoint]) -> None:
+        with self._transaction():
+            self._write(endpoints)
+            self._db.execute("DELETE FROM sandboxes WHERE container = ?", (container,))
+
+    def _write(self, endpoints: Iterable[Endpoint]) -> None:
+        rows = [(item.id, _encode(item)) for item in endpoints]
+        self._db.executemany("INSERT OR REPLACE INTO endpoints VALUES (?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany("DELETE FROM endpoints WHERE id = ?", [(item.id,) for item in endpoints])
-        if sandbox:
-            self._db.execute("DELETE FROM sandboxes WHERE container = ?", (sandbox,))
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
         self._db.execute("COMMIT")

@@ -1,0 +1,45 @@
+"""Reading the host's resolver files and writing a container's: the doing half of ``files``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dockyard.network import files
+from dockyard.network.model import NetworkSettings, SandboxSpec
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
+HOSTS = Path("/etc/hosts")
+
+
+def host_resolv_conf() -> str:
+    """The host's file; where it names only systemd's stub, that of systemd-resolved itself."""
+    try:
+        text = RESOLV_CONF.read_text()
+    except OSError:
+        return ""
+    if files.all_servers(text) == ["127.0.0.53"] and SYSTEMD_RESOLV_CONF.exists():
+        return SYSTEMD_RESOLV_CONF.read_text()
+    return text
+
+
+def write(
+    spec: SandboxSpec, settings: NetworkSettings, linked: Sequence[tuple[str, Sequence[str]]], own: Sequence[str],
+    gateway: str, *, embedded: bool,
+) -> None:  # fmt: skip
+    """hosts, hostname and resolv.conf. ``linked``: (address, names) of links; ``own``: the container's addresses."""
+    if spec.mode == "host":
+        hosts = HOSTS.read_text() if HOSTS.exists() else ""
+        hosts += "".join(f"{address}\t{name}\n" for name, address in map(files.split_extra_host, spec.extra_hosts))
+    else:
+        name = f"{spec.hostname}.{spec.domainname}" if spec.domainname else spec.hostname
+        names = [name, spec.hostname] if spec.domainname else [name]
+        hosts = files.hosts([*linked, *((address, names) for address in own)], spec.extra_hosts, gateway)
+    resolv = files.resolv_conf(
+        host_resolv_conf(), dns=spec.dns or settings.dns, search=spec.dns_search or settings.dns_search,
+        options=spec.dns_options or settings.dns_opts, embedded=embedded,
+    )  # fmt: skip
+    for leaf, text in (("hosts", hosts), ("hostname", spec.hostname + "\n"), ("resolv.conf", resolv)):
+        # In place: the file is bind mounted into the container, a new one would not be seen there.
+        Path(spec.files_dir, leaf).write_text(text)

@@ -1,0 +1,87 @@
+"""What the controller knows: every record in memory, indexed, and on disk before anything is done about it.
+
+Invariant: memory and ``network.db`` change together here and nowhere else; a failed write changes neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dockyard.network.directory import Directory
+from dockyard.network.model import Endpoint, Network, Sandbox
+from dockyard.network.store import NetworkStore
+
+
+class Records:
+    def __init__(self, path: Path) -> None:
+        self._store = NetworkStore(path)
+        self.networks = {network.id: network for network in self._store.networks()}
+        self.sandboxes = {sandbox.container: sandbox for sandbox in self._store.sandboxes()}
+        self.endpoints: dict[str, Endpoint] = {}
+        self._of: dict[str, dict[str, Endpoint]] = {}
+        self._in: dict[str, dict[str, Endpoint]] = {}
+        self._directory: Directory | None = None
+        for endpoint in self._store.endpoints():
+            self._index(endpoint)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def of(self, container: str) -> list[Endpoint]:
+        return list(self._of.get(container, {}).values())
+
+    def within(self, network_id: str) -> list[Endpoint]:
+        return list(self._in.get(network_id, {}).values())
+
+    def pairs(self, container: str) -> list[tuple[Network, Endpoint]]:
+        return [(self.networks[item.network], item) for item in self.of(container)]
+
+    def directory(self) -> Directory:
+        """The name service's index, made anew at the first question after a change."""
+        if self._directory is None:
+            self._directory = Directory(self.networks, self.endpoints.values(), self.sandboxes)
+        return self._directory
+
+    def put_network(self, network: Network) -> None:
+        self._store.put_network(network)
+        self.networks[network.id] = network
+        self._directory = None
+
+    def drop_network(self, network_id: str) -> None:
+        self._store.delete_network(network_id)
+        self.networks.pop(network_id, None)
+        self._directory = None
+
+    def put(self, endpoints: Iterable[Endpoint], sandbox: Sandbox | None = None) -> None:
+        rows = list(endpoints)
+        self._store.put(rows, sandbox)
+        for endpoint in rows:
+            self._index(endpoint)
+        if sandbox is not None:
+            self.sandboxes[sandbox.container] = sandbox
+        self._directory = None
+
+    def drop(self, endpoints: Iterable[Endpoint] = (), sandbox: str = "") -> None:
+        rows = list(endpoints)
+        self._store.delete(rows, sandbox)
+        for endpoint in rows:
+            self.endpoints.pop(endpoint.id, None)
+            self._of.get(endpoint.container, {}).pop(endpoint.id, None)
+            self._in.get(endpoint.network, {}).pop(endpoint.id, None)
+        self.sandboxes.pop(sandbox, None)
+        self._directory = None
+
+    def leave(self, container: str, endpoints: Iterable[Endpoint]) -> None:
+        """The sandbox ends and its endpoints are as given, in one transaction."""
+        rows = list(endpoints)
+        self._store.leave(container, rows)
+        for endpoint in rows:
+            self._index(endpoint)
+        self.sandboxes.pop(container, None)
+        self._directory = None
+
+    def _index(self, endpoint: Endpoint) -> None:
+        self.endpoints[endpoint.id] = endpoint
+        self._of.setdefault(endpoint.container, {})[endpoint.id] = endpoint
+        self._in.setdefault(endpoint.network, {})[endpoint.id] = endpoint

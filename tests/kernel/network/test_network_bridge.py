@@ -1,0 +1,115 @@
+"""Containers on bridges of a throw-away host: who reaches whom, by which address, and what is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dockyard.kernel.nft import NftError
+from dockyard.model import PortBinding
+from dockyard.network import Controller, Sandbox
+
+pytestmark = pytest.mark.root
+OUTSIDE, HOST = "198.51.100.1", "198.51.100.2"
+
+
+def address(controller: Controller, sandbox: Sandbox, network: str = "bridge") -> str:
+    return str(controller.settings_of(sandbox.container)["Networks"][network]["IPAddress"])
+
+
+async def restored(controller: Controller) -> None:
+    """Until the next repair of the firewall."""
+    assert controller._watch is not None
+    async with asyncio.timeout(5):
+        await controller._watch.restored.wait()
+    controller._watch.restored.clear()
+
+
+async def test_published_port_is_reached_from_everywhere(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    ports = {"80/tcp": [PortBinding(host_port="8080")]}
+    web = await start("a", bindings=ports)
+    other = await start("b")
+    await controller.create_network({"Name": "far"})
+    far = await start("c", "far")
+    with host.server(web.netns, "0.0.0.0", 80):
+        assert host.fetch(host.outside, HOST, 8080) == OUTSIDE, "the client's address is kept"
+        assert host.fetch(None, "127.0.0.1", 8080) == "172.17.0.1"
+        assert host.fetch(None, HOST, 8080) == HOST
+        assert host.fetch(web.netns, HOST, 8080) != "", "hairpin to itself"
+        assert host.fetch(other.netns, HOST, 8080) != ""
+        assert host.fetch(far.netns, HOST, 8080) != "", "from another network by the host's address"
+        assert host.fetch(other.netns, address(controller, web), 80) == address(controller, other)
+        assert host.fetch(far.netns, address(controller, web), 80, 0.3) == "", "networks are isolated"
+    assert host.links()["docker0"].mtu == 1400
+    assert controller.settings_of(web.container)["Ports"] == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
+
+
+async def test_outside_is_reached_masqueraded_and_reaches_nothing_unpublished(  # type: ignore[no-untyped-def]
+    host, controller: Controller, start
+) -> None:
+    box = await start("a")
+    from ipaddress import IPv4Address, IPv4Network
+
+    from dockyard.kernel import netlink_route as rt
+    from dockyard.kernel.netlink import NetlinkSocket
+    from dockyard.kernel.netns import entered
+
+    with host.server(host.outside, OUTSIDE, 7000):
+        assert host.fetch(box.netns, OUTSIDE, 7000) == HOST
+    with entered(host.outside), NetlinkSocket() as netlink:
+        wire = rt.link(netlink, "wire")
+        assert wire
+        netlink.batch([rt.add_route(IPv4Network("172.17.0.0/16"), oif=wire.index, gateway=IPv4Address(HOST))])
+    with host.server(box.netns, "0.0.0.0", 80):
+        assert host.fetch(host.outside, address(controller, box), 80, 0.3) == "", "a neighbour with a route gets nowhere"
+
+
+async def test_failure_leaves_nothing(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    ports = {"80/tcp": [PortBinding(host_port="8080")]}
+    await start("a", bindings=ports)
+    before = set(host.links())
+    with pytest.raises(Exception, match=r"Bind for 0.0.0.0:8080 failed: port is already allocated"):
+        await start("b", bindings=ports)
+    assert set(host.links()) == before
+    assert not (host.run / "netns" / ("b" * 64)).exists()
+    await controller.teardown("a" * 64)
+    assert set(host.links()) == {"lo", "eth0", "docker0"}
+    await controller.forget("b" * 64)
+    await start("b", bindings=ports)
+
+
+async def test_table_lost_is_made_again_by_recover(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    web = await start("a", bindings={"80/tcp": [PortBinding(host_port="8080")]})
+    host.nft("flush ruleset")
+    with pytest.raises(NftError):
+        host.nft("list table ip dockyard")
+    with host.server(web.netns, "0.0.0.0", 80):
+        await controller.recover({web.container: 1}, dict(controller._specs))
+        assert host.fetch(host.outside, HOST, 8080) == OUTSIDE
+
+
+async def test_flush_by_another_program_is_healed(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    web = await start("a", bindings={"80/tcp": [PortBinding(host_port="8080")]})
+    host.command("nft", "flush", "ruleset")
+    await restored(controller)
+    with host.server(web.netns, "0.0.0.0", 80):
+        assert host.fetch(host.outside, HOST, 8080) == OUTSIDE
+
+
+async def test_forward_policy_of_another_engine_is_passed(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    box = await start("a")
+    host.command("iptables", "-N", "DOCKER-USER")
+    host.command("iptables", "-A", "FORWARD", "-j", "DOCKER-USER")
+    host.command("iptables", "-P", "FORWARD", "DROP")
+    with host.server(host.outside, OUTSIDE, 7000):
+        await restored(controller)
+        assert host.fetch(box.netns, OUTSIDE, 7000) == HOST
+        host.command("iptables", "-A", "DOCKER-USER", "-d", OUTSIDE, "-j", "DROP")
+        assert host.fetch(box.netns, OUTSIDE, 7000, 0.3) == "", "the administrator's rule has its say"
+        listed = host.command("iptables", "-S", "FORWARD")
+        assert "-A FORWARD -o docker0 -j ACCEPT" in listed
+        host.command("iptables", "-P", "FORWARD", "ACCEPT")
+        await restored(controller)
+        assert "docker0" not in host.command("iptables", "-S")
+    host.nft("delete table ip filter")
