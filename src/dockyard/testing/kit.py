@@ -1,7 +1,8 @@
 """Images for conformance runs that need no registry: docker archives made from this host's busybox and Debian mirror.
 
-The names are those that the suites of others ask for; the content is a busybox tree (``alpine:3.10``, ``busybox``), one
-static program (``hello-world``) or a small Debian with Python (``python:3.13-alpine``). Every engine loads the same file.
+The names are those that the suites of others ask for; the content is a busybox tree (``alpine:3.10``, ``busybox``),
+one static program (``hello-world``) or a small Debian with Python (``python:3.13-alpine``). Every engine loads the same
+file.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def _write(out: tarfile.TarFile, images: Iterable[tuple[tuple[str, ...], bytes, 
         image_id = hashlib.sha256(config).hexdigest()
         _add(out, f"{image_id}.json", config)
         _add(out, f"{diff_id}/layer.tar", layer)
-        manifest.append({"Config": f"{image_id}.json", "RepoTags": [f"docker.io/library/{name}" for name in names], "Layers": [f"{diff_id}/layer.tar"]})
+        tags = [f"docker.io/library/{name}" for name in names]
+        manifest.append({"Config": f"{image_id}.json", "RepoTags": tags, "Layers": [f"{diff_id}/layer.tar"]})
     _add(out, "manifest.json", json.dumps(manifest).encode())
 
 
