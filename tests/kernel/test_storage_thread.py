@@ -106,5 +106,5 @@ async def test_cancelled_ingest_leaves_nothing(store: Store) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await asyncio.to_thread(store._threads.submit(lambda: None).result)
+    await asyncio.to_thread(store.threads.submit(lambda: None).result)
     assert os.listdir(store.root / "ingest") == []

@@ -55,8 +55,8 @@ def test_no_command_at_all_is_refused() -> None:
         merge(ContainerConfig(), None)
 
 
-def test_a_bare_name_unsets_a_variable() -> None:
-    assert merge_env(["A=1", "B=2"], ["A"]) == ["B=2"]
+def test_a_bare_name_stays_in_the_config() -> None:
+    assert merge_env(["A=1", "B=2"], ["A"]) == ["A", "B=2"]
 
 
 @pytest.mark.parametrize(

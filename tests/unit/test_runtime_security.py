@@ -97,7 +97,7 @@ def test_unknown_users(spec, sentence):
         decide(PASSWD, GROUP, spec)
 
 
-def test_links_in_etc_are_not_followed(tmp_path):
+def test_links_in_etc_lead_nowhere_outside(tmp_path):
     (tmp_path / "secret").write_text(PASSWD)
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").symlink_to(tmp_path / "secret")

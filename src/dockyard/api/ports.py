@@ -159,10 +159,17 @@ class System(Protocol):
 
 
 class Engine(Protocol):
-    containers: Containers
-    execs: Execs
-    images: Images
-    builds: Builds
-    volumes: Volumes
-    networks: Networks
-    system: System
+    @property
+    def containers(self) -> Containers: ...
+    @property
+    def execs(self) -> Execs: ...
+    @property
+    def images(self) -> Images: ...
+    @property
+    def builds(self) -> Builds: ...
+    @property
+    def volumes(self) -> Volumes: ...
+    @property
+    def networks(self) -> Networks: ...
+    @property
+    def system(self) -> System: ...

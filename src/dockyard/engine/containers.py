@@ -257,6 +257,15 @@ class Containers:
         self._kit.events.emit("container", "prune", "", reclaimed=str(reclaimed))
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": reclaimed}
 
+    async def usage(self) -> Json:
+        """The containers' part of ``docker system df``."""
+        now = self._kit.now()
+        return {
+            "Containers": [
+                item.row(now) | await self._sizes(item.record) for item in list(self._kit.containers.values())
+            ]
+        }
+
     # -- files ----------------------------------------------------------------------------------------------------
 
     async def archive_stat(self, ref: str, path: str) -> PathStat:

@@ -100,14 +100,9 @@ class Creation:
     def _complete(self, host: HostConfig) -> HostConfig:
         """The host config as Docker stores it: defaults written out."""
         log = host.log_config
-        options = (
-            {**self._defaults.log_options, **(log.config or {})}
-            if log.type in {"", self._defaults.log_driver}
-            else log.config
-        )
-        self._defaults.check_log_driver(log.type, options or {})
+        self._defaults.check_log_driver(log.type, log.config or {})
         return host.replace(
-            log_config=LogConfig(type=log.type or self._defaults.log_driver, config=options or {}),
+            log_config=LogConfig(type=log.type or self._defaults.log_driver, config=log.config or {}),
             network_mode="bridge" if host.network_mode in {"", "default"} else host.network_mode,
             ipc_mode=host.ipc_mode or self._defaults.ipc_mode,
             cgroupns_mode=host.cgroupns_mode or self._defaults.cgroupns_mode,

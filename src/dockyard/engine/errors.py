@@ -97,6 +97,12 @@ JOIN_TARGET_NOT_RUNNING = Code(
     "DY-ENG-039", Conflict, "cannot join {namespace} of a non running container: {id}", hint="docker start {id}"
 )
 IN_USE_NAMESPACE = Code("DY-ENG-040", Conflict, "container {id} is using its {namespace} namespace")
+LINK_NOT_RUNNING = Code(
+    "DY-ENG-043",
+    Conflict,
+    "Cannot link to a non running container: /{name} AS /{own}/{name}",
+    hint="docker start {name}",
+)
 ENGINE_LOCKED = Code(
     "DY-ENG-041", Conflict, "cannot open {root}: another engine (pid {pid}) holds it",
     hint="stop that engine or give another --data-root",

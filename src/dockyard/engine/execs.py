@@ -10,13 +10,14 @@ from dockyard.engine import errors
 from dockyard.engine.container import Container
 from dockyard.engine.containers import Containers
 from dockyard.engine.kit import Kit
-from dockyard.engine.plan.exitcode import exit_code_of
 from dockyard.engine.ports import ExecProcess, Stream
 from dockyard.model import new_id
 
 Json = dict[str, Any]
 KEPT_FINISHED = 64
 """Finished execs kept per container for inspect; older ones are forgotten."""
+NEVER_RAN = 126
+"""Exit code of an exec whose process could not be started (moby daemon/exec.go)."""
 RESIZE_TIMEOUT = 10.0
 """Seconds that a resize waits for a process that is about to exist (moby#35407)."""
 
@@ -91,7 +92,7 @@ class Execs:
         self._check(found.container, exec_id)
         found.running = True
         config, container = found.config, found.container
-        with_tty = tty or bool(config.get("Tty"))
+        with_tty = bool(config.get("Tty"))
         try:
             process = await self._kit.supervisor.operate(
                 self._kit.runtime.exec_start(
@@ -100,8 +101,8 @@ class Execs:
                 ),
                 f"exec {exec_id}",
             )  # fmt: skip
-        except BaseException as error:
-            found.running, found.exit_code = False, exit_code_of(str(error))
+        except BaseException:
+            found.running, found.exit_code = False, NEVER_RAN
             raise
         found.process = process
         found.started.set()

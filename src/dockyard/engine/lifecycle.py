@@ -20,8 +20,9 @@ from dockyard.engine.plan.exitcode import exit_code_of
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest
 from dockyard.engine.supervisor import Undo
-from dockyard.errors import DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.lib.faultpoint import faultpoint
+from dockyard.network.files import link_variables
 
 DEFAULT_STOP_TIMEOUT = 10
 KILL_TIMEOUT = 10.0
@@ -95,6 +96,7 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
     request = StartRequest(
         record=record, rootfs=rootfs, mounts=mounts, netns=netns, hostname=record.config.hostname,
         pid_of=_joined_processes(container), directory=str(directory), exit_command=(*kit.exit_command, record.id),
+        environment=_link_environment(container),
     )  # fmt: skip
     undo.add("runtime", lambda: kit.runtime.delete(record.id))
     process, warnings = await kit.runtime.create(request)
@@ -111,6 +113,23 @@ async def _mount(container: Container, point: MountPoint, undo: Undo) -> Mounted
     if point.type == "image":
         return Mounted(point, await kit.rootfs.mount_image(container_id, point.source))
     return Mounted(point, point.source)
+
+
+def _link_environment(container: Container) -> list[str]:
+    """What Engine links tell of the containers they name. Raises Conflict when one of those does not run."""
+    kit, found = container.kit, []
+    for link in container.record.host.links or ():
+        target, _, alias = link.strip("/").partition(":")
+        alias = (alias or target).rpartition("/")[2]
+        for other in kit.containers.values():
+            record = other.record
+            if target.strip("/") in {record.name, record.id}:
+                if not record.live:
+                    raise errors.LINK_NOT_RUNNING(name=record.name, own=container.record.name)
+                address = kit.network.settings(record.id).get("IPAddress", "")
+                ports = sorted(record.config.exposed_ports or ())
+                found += link_variables(container.record.name, alias, address, ports, record.config.env or ())
+    return found
 
 
 def _joined_processes(container: Container) -> dict[str, int]:
@@ -265,7 +284,7 @@ async def stop(container: Container, signal: int, timeout: int) -> None:
 async def _signal(container: Container, signal: int) -> None:
     try:
         await container.kit.runtime.kill(container.record.id, signal)
-    except NotFound:
+    except (NotFound, Conflict):
         _log.debug("container %s ended before signal %d", container.record.name, signal)
 
 
@@ -320,6 +339,16 @@ async def pause(container: Container) -> None:
         await container.kit.runtime.pause(record.id)
         container.save(record.with_state(status="paused"))
     container.emit("pause")
+
+
+async def try_pause(container: Container) -> bool:
+    """For a commit: False when the container has ended meanwhile, which is as still as paused."""
+    try:
+        await pause(container)
+    except DockyardError as error:
+        _log.debug("container %s is not paused for its commit: %s", container.record.name, error)
+        return False
+    return True
 
 
 async def unpause(container: Container) -> None:

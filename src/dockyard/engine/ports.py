@@ -66,6 +66,8 @@ class StartRequest:
     """Processes of the containers whose namespaces are joined, by container ID."""
     directory: str
     exit_command: Sequence[str]
+    environment: Sequence[str] = ()
+    """Variables that links bring (``DB_PORT_5432_TCP_ADDR``); the container's own win."""
 
 
 class Rootfs(Protocol):
@@ -171,8 +173,10 @@ class Runtime(Protocol):
 
 
 class ExecProcess(Protocol):
-    pid: int
-    stream: Stream
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stream(self) -> Stream: ...
 
     async def wait(self) -> int: ...
     async def resize(self, height: int, width: int) -> None: ...

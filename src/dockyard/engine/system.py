@@ -12,6 +12,7 @@ from typing import Any
 import dockyard
 from dockyard.engine.kit import Kit
 from dockyard.engine.plan.select import Filters
+from dockyard.errors import Code, NotImplementedYet
 from dockyard.lib import clock
 
 Json = dict[str, Any]
@@ -22,6 +23,8 @@ COMPAT_VERSION = "28.5.2"
 API it serves; its own version stands in Components and in ServerVersion's build data."""
 
 Part = Callable[[], Awaitable[Json]]
+Login = Callable[[Json], Awaitable[Any]]
+NO_REGISTRY = Code("DY-ENG-060", NotImplementedYet, "this engine reaches no registry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,14 @@ class HostReport:
 
 class System:
     def __init__(
-        self, kit: Kit, report: HostReport, count_images: Callable[[], int], usage: Mapping[str, Part]
-    ) -> None:
+        self, kit: Kit, report: HostReport, count_images: Callable[[], int], usage: Mapping[str, Part],
+        login: Login | None = None,
+    ) -> None:  # fmt: skip
         self._kit = kit
         self._report = report
         self._count_images = count_images
         self._usage = usage
+        self._login = login
 
     async def info(self) -> Json:
         states = [container.record.state.status for container in self._kit.containers.values()]
@@ -120,6 +125,12 @@ class System:
             if not types or name in types:
                 document |= await part()
         return document
+
+    async def auth(self, credentials: Json) -> Json:
+        if self._login is None:
+            raise NO_REGISTRY()
+        result = await self._login(credentials)
+        return {"Status": result.status, "IdentityToken": result.identity_token}
 
     async def events(self, since: int, until: int, filters: Filters) -> AsyncIterator[Json]:
         return await self._kit.events.stream(since, until, filters)

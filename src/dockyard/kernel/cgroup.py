@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -111,13 +112,25 @@ def _walk(root: str) -> Iterator[str]:
             yield from _walk(child)
 
 
-def kill(cgroups: Cgroups, group: str) -> int:
-    """SIGKILL to all in the group; returns how many were told. A fork can slip through: call again until 0."""
-    victims = pids(cgroups, group)
-    for pid in victims:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(victims)
+def kill(cgroups: Cgroups, group: str) -> None:
+    """SIGKILL to all in the group, again while forks slip through; blocks until they are gone, at most
+    ``REMOVE_LIMIT``. Those that had become our children are reaped."""
+    deadline = time.monotonic() + REMOVE_LIMIT
+    while (victims := pids(cgroups, group)) and time.monotonic() < deadline:
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                _kill_and_reap(pid, deadline)
+
+
+def _kill_and_reap(pid: int, deadline: float) -> None:
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [], max(0, deadline - time.monotonic()))
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
+    finally:
+        os.close(handle)
 
 
 def remove(cgroups: Cgroups, group: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import os
 import signal
@@ -23,6 +24,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 8 << 20
 REAP_LIMIT = 5.0
 """Seconds a killed child may take to go."""
+_PR_SET_CHILD_SUBREAPER = 36
 _ABOVE = 64
 """Sources are moved above this number, so that no target number of the child hits a source still needed."""
 
@@ -101,12 +103,13 @@ async def run(
         return Completed(code, _content(files[1]), _content(files[2]))
     finally:
         if child is not None:
-            await _end(child)
+            await end(child)
         for file in files:
             os.close(file)
 
 
-async def _end(child: Child) -> None:
+async def end(child: Child) -> None:
+    """Kills a child that still runs, reaps it, closes its handle."""
     if child.code is None:
         child.kill()
         with contextlib.suppress(TimeoutError):  # a process in uninterruptible sleep; its zombie is reaped by nobody
@@ -116,6 +119,15 @@ async def _end(child: Child) -> None:
 
 def _content(file: int) -> bytes:
     return os.pread(file, OUTPUT_LIMIT, 0)
+
+
+def become_subreaper() -> None:
+    """From now on orphans of our children become our children (PR_SET_CHILD_SUBREAPER), so that their exit codes reach
+    us. Processes in a PID namespace of their own stay with that namespace's init."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:

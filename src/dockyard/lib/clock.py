@@ -23,6 +23,12 @@ def rfc3339(nanoseconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
 
 
+def rfc3339_fixed(nanoseconds: int) -> str:
+    """As ``rfc3339`` but always with nine digits, as the prefix of a log line has them."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest:09d}Z"
+
+
 def parse_rfc3339(text: str) -> int:
     """Inverse of ``rfc3339``; accepts any offset. Raises ValueError."""
     if text in {"", ZERO}:

@@ -17,7 +17,7 @@ Names are bytes, as the kernel has them. Limits are the module's constants; a me
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -94,6 +94,84 @@ def read_headers(data: Buffer, limit: int) -> Iterator[TarHeader]:
         if position > end and header.offset + header.size > end:
             raise BAD_TAR(cause="unexpected EOF")
         yield header
+
+
+class StreamReader:
+    """Members of an archive that can only be read forward. ``read`` gives the current member's data; what is not read
+    of it is skipped by the next ``next``. Sparse members are refused: no image archive holds any."""
+
+    def __init__(self, read: Callable[[int], bytes], limit: int) -> None:
+        self._read = read
+        self._limit = limit
+        self._left = self._pad = 0
+
+    def next(self) -> TarHeader | None:
+        """The next member, or None at the end. Raises InvalidParameter like read_headers."""
+        while self._left + self._pad:
+            self._take(min(self._left + self._pad, 1 << 20))
+        side = b""
+        while True:
+            block = self._exactly(BLOCK, at_end_ok=not side)
+            if not block or block == ZERO_BLOCK:
+                return None
+            header = _parse(block, 0)
+            side += block
+            if header.type not in "xgLK":
+                break
+            if len(side) + header.size > 4 * MAX_PAX_BYTES or header.size < 0:
+                raise BAD_TAR(cause=f"extended header of {header.size} bytes")
+            side += self._exactly(_padded(header.size))
+        self._limit -= 1
+        if self._limit < 0:
+            raise BAD_TAR(cause="too many members")
+        header, stored = _header_of(side)
+        self._left, self._pad = stored, -stored % BLOCK
+        return header
+
+    def read(self, size: int = -1, /) -> bytes:
+        size = self._left if size < 0 else min(size, self._left)
+        piece = self._read(size) if size else b""
+        if size and not piece:
+            raise BAD_TAR(cause="unexpected EOF")
+        self._left -= len(piece)
+        return piece
+
+    def _take(self, size: int) -> None:
+        piece = self._read(size)
+        if not piece:
+            raise BAD_TAR(cause="unexpected EOF")
+        from_data = min(self._left, len(piece))
+        self._left -= from_data
+        self._pad -= len(piece) - from_data
+
+    def _exactly(self, size: int, *, at_end_ok: bool = False) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = self._read(size - len(data))
+            if not piece:
+                if at_end_ok and not data:
+                    return b""
+                raise BAD_TAR(cause="unexpected EOF")
+            data += piece
+        return data
+
+
+def _header_of(side: bytes) -> tuple[TarHeader, int]:
+    """(header, stored bytes) of a member whose side blocks and own block are ``side``; its data is elsewhere."""
+    pax: dict[str, bytes] = {}
+    names = {"L": b"", "K": b""}
+    position = 0
+    while (header := _parse(side[position : position + BLOCK], 0)).type in "xgLK":
+        text = side[position + BLOCK : position + BLOCK + header.size]
+        if header.type == "x":
+            pax = _parse_pax(text)
+        elif header.type != "g":
+            names[header.type] = text.partition(b"\0")[0]
+        position += BLOCK + _padded(header.size)
+    if header.type == "S" or any(key.startswith("GNU.sparse.") for key in pax):
+        raise BAD_TAR(cause="sparse member in an image archive")
+    header, following = _finish(b"", header, 0, pax, names["L"], names["K"])
+    return header, header.size if following else 0
 
 
 def _parse(block: bytes, position: int) -> TarHeader:

@@ -11,8 +11,9 @@ NO_CONMON = Code("DY-RUN-002", Unavailable, "conmon was not found on this host",
 CREATE_FAILED = Code(
     "DY-RUN-003",
     System,
-    "failed to create task for container: failed to create shim task: OCI runtime create failed: {cause}: unknown",
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: {cause}: unknown{why}",
 )
+"""``why``: what forensics found, after Docker's own sentence."""
 START_FAILED = Code("DY-RUN-004", System, "cannot start container {id}: {cause}")
 NOT_RUNNING = Code("DY-RUN-005", Conflict, "container {id} is not running")
 NO_SUCH_TASK = Code("DY-RUN-006", NotFound, "cannot find a process of container {id}: it was not created here")

@@ -31,7 +31,7 @@ async def launch(request: conmon.Launch) -> tuple[process.Child, int]:
         if answer.data < 0:
             told = os.pread(complaints, _STDERR_LIMIT, 0).decode(errors="replace")
             cause = messages.translate(answer.message if answer.message.strip() else told)
-            raise errors.CREATE_FAILED(cause=cause)
+            raise errors.CREATE_FAILED(cause=cause, why="")
         return child, answer.data
     except BaseException as failure:
         if child is not None:

@@ -27,3 +27,12 @@ def translate(message: str) -> str:
     for words in _ERRNO_WORDS:
         text = text.replace(words, words.lower())
     return text.removeprefix("runc: ")
+
+
+def exit_code_for(message: str) -> int:
+    """The exit code that Docker records for a container or an exec that could not be started."""
+    if "executable file not found" in message or "no such file or directory" in message:
+        return 127
+    if "permission denied" in message or "is a directory" in message:
+        return 126
+    return 128

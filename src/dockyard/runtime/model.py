@@ -33,6 +33,13 @@ class LogLine:
     partial: bool
 
 
+class LogLimits(msgspec.Struct, frozen=True):
+    """``max_size`` bytes a file, -1 for no rotation."""
+
+    max_size: int = 10 << 20
+    max_file: int = 3
+
+
 class Supervised(msgspec.Struct, frozen=True):
     """Written to the bundle as soon as it is known, so that a daemon that died finds its containers again."""
 
@@ -45,6 +52,7 @@ class Supervised(msgspec.Struct, frozen=True):
     open_stdin: bool = False
     stdin_once: bool = False
     log_path: str = ""
+    log_limits: LogLimits = LogLimits()
     shared_pid: bool = False
     cgroup: str = ""
 
@@ -72,6 +80,15 @@ class Exit:
     at: int
     oom_killed: bool = False
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``status``: created, running, paused or stopped. ``pid`` is 0 after the end."""
+
+    status: str
+    pid: int
+    exit: Exit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,23 +12,44 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
+from dockyard.errors import DockyardError
 from dockyard.kernel import cgroup, process
 from dockyard.kernel import pidfd as handles
 from dockyard.runtime import conmon, errors, messages
+from dockyard.runtime.attach import Attachment, Overflow
+from dockyard.runtime.evidence import gather
+from dockyard.runtime.execs import ExecRequest, ExecSession, start_exec
+from dockyard.runtime.forensics import Explanation, explain
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
-from dockyard.runtime.model import Alive, Created, Exit, HostFacts, Lost, Recovered, Supervised
+from dockyard.runtime.logs import LogWish, read_logs
+from dockyard.runtime.model import (
+    Alive,
+    Created,
+    Exit,
+    HostFacts,
+    LogLimits,
+    LogLine,
+    Lost,
+    Recovered,
+    State,
+    Supervised,
+)
+from dockyard.runtime.stats import Sample, sample
 from dockyard.runtime.task import Task, read_exit
+from dockyard.runtime.top import Top, top
 
+DEFAULT_LIMITS = LogLimits()
 START_LIMIT = 10.0
 RUNTIME_LIMIT = 30.0
 KILL_LIMIT = 10.0
+CONMON_LIMIT = 2.0
 THREADS = 4
 EXIT_DIR = "exits"
 RECORD = "supervised.json"
@@ -44,6 +65,8 @@ class Runtime:
         for directory in (self._root, self._exits):
             os.makedirs(directory, mode=0o700, exist_ok=True)
         self._tasks: dict[str, Task] = {}
+        self._execs: set[ExecSession] = set()
+        process.become_subreaper()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="runtime")
         self._inotify = Inotify(asyncio.get_running_loop())
         self._inotify.watch(self._exits, MOVED_TO | CLOSE_WRITE, self._exit_file)
@@ -52,6 +75,8 @@ class Runtime:
         """Lets go of everything; containers go on under their conmons."""
         for task in self._tasks.values():
             task.close()
+        for session in list(self._execs):
+            session.abandon()
         self._tasks.clear()
         self._inotify.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -71,6 +96,7 @@ class Runtime:
         open_stdin: bool = False,
         stdin_once: bool = False,
         log_path: str = "",
+        log_limits: LogLimits = DEFAULT_LIMITS,
         exit_command: Sequence[str] = (),
     ) -> Created:
         """``bundle`` exists and belongs to this container alone; ``config.json`` is written here. Raises System with
@@ -92,13 +118,16 @@ class Runtime:
             config.write(msgspec.json.encode(spec))
         try:
             child, pid = await launch(request)
-        except BaseException:
+        except BaseException as failure:
             await asyncio.shield(self._forget(container_id, spec["linux"].get("cgroupsPath", "")))
+            if isinstance(failure, DockyardError) and "exec:" in str(failure.evidence.get("cause")):
+                why = await self.explain(spec)
+                raise errors.CREATE_FAILED(cause=failure.evidence["cause"], why=f" ({why})" if why else "") from None
             raise
         init, watcher = handles.identity(pid), handles.identity(child.pid)
         record = Supervised(
             id=container_id, pid=pid, pid_start=init.start_time, conmon_pid=child.pid, conmon_start=watcher.start_time,
-            tty=tty, open_stdin=open_stdin, stdin_once=stdin_once, log_path=log_path,
+            tty=tty, open_stdin=open_stdin, stdin_once=stdin_once, log_path=log_path, log_limits=log_limits,
             cgroup=spec["linux"].get("cgroupsPath", ""),
         )  # fmt: skip
         process.write_atomically(f"{bundle}/{RECORD}", msgspec.json.encode(record))
@@ -117,9 +146,63 @@ class Runtime:
             await self._call("start", container_id)
         task.started = True
 
+    async def explain(self, spec: Mapping[str, Any]) -> Explanation | None:
+        """Why the spec's program cannot run: also worth asking when a container ended at once with 1, 126, 127 or 255,
+        because wrong CPU, missing loader and missing library show only after the start."""
+        evidence = await asyncio.wrap_future(self._threads.submit(gather, spec, self.facts.arch))
+        return explain(evidence)
+
     async def wait_exit(self, container_id: str) -> Exit:
         """Any number of waiters; also after the end, until ``delete``."""
         return await asyncio.shield(self._task(container_id).exit)
+
+    def attach(
+        self,
+        container_id: str,
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        overflow: Overflow = Overflow.CUT,
+    ) -> Attachment:
+        """Also before the start. Never waits and costs the container nothing."""
+        task = self._task(container_id)
+        subscription = task.hub.subscribe(stdout=stdout, stderr=stderr, overflow=overflow)
+        return Attachment(task.hub, subscription, tty=task.record.tty, stdin=stdin)
+
+    async def exec_start(self, request: ExecRequest, *, size: tuple[int, int] | None = None) -> ExecSession:
+        """Runs a process in a running container; ``size`` is (height, width). Raises System in Docker's words when it
+        cannot be run (``messages.exit_code_for`` tells Docker's code), Conflict when the container does not run."""
+        task = self._task(request.container)
+        if task.exit.done() or not task.started:
+            raise errors.NOT_RUNNING(id=request.container)
+        directory = f"{task.bundle}/exec/{request.id}"
+        session = ExecSession(request, directory)
+        if size is not None:
+            session.resize(*size)
+        await start_exec(self.facts.runtime.path, self._root, request, session, directory)
+        self._execs.add(session)
+        session.code.add_done_callback(lambda _: self._execs.discard(session))
+        return session
+
+    async def resize(self, container_id: str, height: int, width: int) -> None:
+        """The terminal's size; also before the start, and then the process finds it."""
+        task = self._task(container_id)
+        if task.record.tty:
+            task.control(f"1 {height} {width}\n")
+
+    def logs(self, container_id: str, log_path: str, wish: LogWish) -> AsyncIterator[LogLine]:
+        """Works for a container that is not supervised (any more) too. Raises NotImplementedYet, in Docker's words, if
+        no log is kept."""
+        if not log_path:
+            raise errors.LOGS_UNREADABLE()
+        task = self._tasks.get(container_id)
+        if task is None:
+            return read_logs(log_path, wish, threads=self._threads, inotify=self._inotify)
+        return read_logs(
+            log_path, wish, threads=self._threads, inotify=self._inotify, ended=task.exit.done,
+            on_end=lambda call: task.exit.add_done_callback(lambda _: call()),
+        )  # fmt: skip
 
     async def kill(self, container_id: str, number: int = signal.SIGKILL) -> None:
         """Signals the container's first process. Raises Conflict when there is none any more."""
@@ -137,6 +220,11 @@ class Runtime:
     async def resume(self, container_id: str) -> None:
         await self._call("resume", container_id)
 
+    async def update(self, container_id: str, resources: Mapping[str, Any]) -> None:
+        """``resources`` are made by ``plan.make_update``."""
+        if resources:
+            await self._call("update", "--resources", "-", container_id, stdin=msgspec.json.encode(resources))
+
     async def delete(self, container_id: str, *, force: bool = False) -> None:
         """Removes runtime state, cgroups, exit file. Raises Conflict if it runs and ``force`` is not given."""
         task = self._tasks.get(container_id)
@@ -147,6 +235,10 @@ class Runtime:
                 await self.kill(container_id)
             async with asyncio.timeout(KILL_LIMIT):
                 await asyncio.shield(task.exit)
+        if task is not None and cgroup.pids(self.facts.cgroup, task.record.cgroup):
+            # A shared PID namespace: the rest became conmon's children, and become ours, to be reaped, when it ends.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(task.wait_conmon(), CONMON_LIMIT)
         await self._forget(container_id, task.record.cgroup if task else "")
         if task is not None:
             task.close(reap=True)
@@ -183,6 +275,31 @@ class Runtime:
     def _alive(self, task: Task) -> Alive:
         task.started = not os.path.exists(f"{self._root}/{task.record.id}/exec.fifo")
         return Alive(task.record.pid, task.started, cgroup.frozen(self.facts.cgroup, task.record.cgroup))
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def state(self, container_id: str) -> State:
+        task = self._task(container_id)
+        if task.exit.done():
+            return State("stopped", 0, task.exit.result())
+        if not task.started:
+            return State("created", task.record.pid)
+        frozen = cgroup.frozen(self.facts.cgroup, task.record.cgroup)
+        return State("paused" if frozen else "running", task.record.pid)
+
+    def pids(self, container_id: str) -> list[int]:
+        """As the host sees them."""
+        return cgroup.pids(self.facts.cgroup, self._task(container_id).record.cgroup)
+
+    async def top(self, container_id: str, args: str = "") -> Top:
+        if self._task(container_id).exit.done():
+            raise errors.NOT_RUNNING(id=container_id)
+        return await top(self.pids(container_id), args)
+
+    def sample(self, container_id: str) -> Sample:
+        """Raw counters; ``stats.shape`` tells them in Docker's form."""
+        record = self._task(container_id).record
+        return sample(self.facts.cgroup, record.cgroup, record.pid, self.facts.memory)
 
     # -- supervision --------------------------------------------------------------------------------------------------
 

@@ -1,16 +1,15 @@
 """USER of a container: names looked up in its own /etc/passwd and /etc/group, read by descriptor.
 
-Never through NSS (which would load libraries), never following links, never more than ``LIMIT`` bytes. A number is a
-number, also when an account has it as its name (CVE-2026-46680 and its kin).
+Never through NSS (which would load libraries), links stay inside the root, never more than ``LIMIT`` bytes. A number is
+a number, also when an account has it as its name (CVE-2026-46680 and its kin).
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dockyard.kernel import safefs
 from dockyard.runtime import errors
 
 LIMIT = 1 << 20
@@ -46,20 +45,11 @@ def resolve(root_fd: int, spec: str, group_add: Sequence[str] = ()) -> User:
 
 
 def read_etc(root_fd: int, name: str) -> str:
-    """A regular file of the root's /etc; "" if it is missing, a link, or something else."""
-    opened: list[int] = []
+    """A regular file of the root's /etc; "" if it is missing, too large, or something else."""
     try:
-        opened.append(os.open("etc", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root_fd))
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        opened.append(os.open(name, flags, dir_fd=opened[0]))
-        if not stat.S_ISREG(os.fstat(opened[1]).st_mode):
-            return ""
-        return os.pread(opened[1], LIMIT, 0).decode(errors="surrogateescape")
+        return safefs.read_file(root_fd, f"etc/{name}", LIMIT).decode(errors="surrogateescape")
     except OSError:
         return ""
-    finally:
-        for fd in opened:
-            os.close(fd)
 
 
 def decide(passwd: str, group: str, spec: str, group_add: Sequence[str] = ()) -> User:

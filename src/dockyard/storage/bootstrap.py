@@ -139,6 +139,9 @@ def busybox_tree(name: str, tag: str) -> Files:
     for leaf, text in texts.items():
         files[f"etc/{leaf}"] = (0o640 if leaf == "shadow" else 0o644, text.encode())
     if name == "alpine":
+        files["var/opt"] = (0o755, None)
+        files["etc/passwd"] = (0o644, (PASSWD + "postgres:x:70:70::/var/lib/postgresql:/bin/sh\n").encode())
+        files["etc/group"] = (0o644, (GROUP + "postgres:x:70:\n").encode())
         files.update(_alpine_identity(tag))
     return files
 

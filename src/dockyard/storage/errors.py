@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dockyard.errors import Code, Conflict, DataLoss, Exhausted, InvalidParameter, NotFound, System, Unavailable
+from dockyard.errors import (
+    Code,
+    Conflict,
+    DataLoss,
+    Exhausted,
+    InvalidParameter,
+    NotFound,
+    NotImplementedYet,
+    System,
+    Unavailable,
+)
 
 LAYER_TOO_BIG = Code("DY-STO-001", Exhausted, "cannot index layer: {size} bytes are more than the format can say")
 BAD_COMPRESSION = Code("DY-STO-002", InvalidParameter, "cannot decompress {kind} stream: {cause}")
@@ -28,3 +38,28 @@ UNKNOWN_BOOTSTRAP = Code(
     "DY-STO-018", NotFound, "cannot bootstrap {name}: not one of debian, busybox, alpine, hello-world"
 )
 CANNOT_BOOTSTRAP = Code("DY-STO-019", Unavailable, "cannot bootstrap {name}: {cause}")
+CANNOT_REMOVE_REFERENCE = Code(
+    "DY-STO-020", Conflict,
+    "conflict: unable to remove repository reference \"{ref}\" (must force) - "
+    "container {container} is using its referenced image {image}",
+)  # fmt: skip
+CANNOT_DELETE_IMAGE = Code("DY-STO-021", Conflict, "conflict: unable to delete {image} ({how}) - {cause}")
+EMPTY_EXPORT = Code("DY-STO-022", NotImplementedYet, "empty export - not implemented")
+NO_SUCH_VOLUME = Code("DY-STO-023", NotFound, "get {name}: no such volume")
+BAD_VOLUME_NAME = Code(
+    "DY-STO-024", InvalidParameter,
+    'create {name}: "{name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" '
+    "are allowed. If you intended to pass a host directory, use absolute path",
+)  # fmt: skip
+VOLUME_NAME_TOO_SHORT = Code(
+    "DY-STO-025", InvalidParameter,
+    "create {name}: volume name is too short, names should be at least two alphanumeric characters",
+)  # fmt: skip
+BAD_VOLUME_OPTION = Code("DY-STO-026", InvalidParameter, "create {name}: {cause}")
+VOLUME_IN_USE = Code("DY-STO-027", Conflict, "remove {name}: volume is in use - [{users}]")
+VOLUME_EXISTS = Code(
+    "DY-STO-028", Conflict, "create {name}: conflict: volume name must be unique: it exists with other options"
+)
+CANNOT_MOUNT_VOLUME = Code("DY-STO-029", System, "error while mounting volume '{mountpoint}': {cause}")
+TAG_WITH_DIGEST = Code("DY-STO-030", InvalidParameter, "refusing to create a tag with a digest reference")
+CANNOT_UNPACK = Code("DY-STO-031", InvalidParameter, "cannot unpack {name}: {cause}")

@@ -36,11 +36,11 @@ def extract_tree(tree: LayerTree, source: int, target: Path) -> None:
                     elif id(node) in links:
                         _link(root, links[id(node)], here, name)
                     else:
-                        _make(here, name, node, source)
+                        make_node(here, name, node, source)
                         links[id(node)] = (*path, name)
         for path, folder in reversed(folders):
             with safefs.opened(root, "/".join(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as here:
-                _apply(here, folder)
+                apply_metadata(here, folder)
 
 
 def _link(root: int, existing: tuple[str, ...], here: int, name: str) -> None:
@@ -48,14 +48,15 @@ def _link(root: int, existing: tuple[str, ...], here: int, name: str) -> None:
         os.link(leaf, name, src_dir_fd=parent, dst_dir_fd=here, follow_symlinks=False)
 
 
-def _make(here: int, name: str, node: Node, source: int) -> None:
+def make_node(here: int, name: str, node: Node, source: int) -> None:
+    """One non-directory with all its metadata; ``source`` holds a regular file's data at ``node.offset``."""
     kind = stat.S_IFMT(node.mode)
     if kind == stat.S_IFREG:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=here)
         try:
             _copy(node, source, fd)
-            _apply(fd, node)
+            apply_metadata(fd, node)
         finally:
             os.close(fd)
         return
@@ -84,7 +85,8 @@ def _copy(node: Node, source: int, fd: int) -> None:
             start, length = start + step, length - step
 
 
-def _apply(fd: int, node: Node) -> None:
+def apply_metadata(fd: int, node: Node) -> None:
+    """Owner, xattrs, mode and times of an opened file or directory, in that order."""
     os.fchown(fd, node.uid, node.gid)
     _set_xattrs(safefs.fd_path(fd), node, follow=True)  # a magic link
     os.fchmod(fd, stat.S_IMODE(node.mode))

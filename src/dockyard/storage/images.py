@@ -187,6 +187,11 @@ class ImageStore:
         digests = sorted(ref for ref, owners in self._digests.items() if image in owners)
         return [parse_reference(ref) for ref in tags + digests]
 
+    def named_by(self, ref: str, image: Digest) -> ImageRef | None:
+        """The name that ``ref`` means, or None where it is the image's ID or a prefix of it."""
+        parsed = None if image.startswith("sha256:" + ref.removeprefix("sha256:")) else self._parsed(ref)
+        return parsed.with_default_tag() if parsed is not None else None
+
     def children(self, image: Digest) -> list[Digest]:
         return [child for child, parent in self._parents.items() if parent == image]
 

@@ -127,7 +127,7 @@ def receive(source: Reader, parent: Path, expected: Expected, limits: Limits) ->
             digest = raw.close()
             diff_id = plain.close()
             result = Ingested(directory, digest, raw.size, stream.kind, diff_id, size)
-            _verify(result, expected)
+            verify(result, expected)
             return result
     finally:
         raw.close()
@@ -152,7 +152,7 @@ def _write(stream: Plain, path: Path, raw: _Hasher, plain: _Hasher | None, limit
     return size
 
 
-def _verify(got: Ingested, expected: Expected) -> None:
+def verify(got: Ingested, expected: Expected) -> None:
     if expected.size is not None and got.compressed_size != expected.size:
         raise SIZE_MISMATCH(what="blob", expected=expected.size, actual=got.compressed_size)
     if expected.digest is not None and got.digest != expected.digest:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import TypeVar
@@ -106,12 +106,14 @@ async def run_with_input(executor: Executor, chunks: AsyncIterator[bytes], work:
         if not done.done():
             reader.break_off(InterruptedError("the source of the data went away"))
         await asyncio.gather(pumping, return_exceptions=True)
-        if not done.done():
-            await asyncio.wait({done})
+        await asyncio.wait({done})
+        if not done.cancelled():
+            done.exception()  # asked for, so that nobody warns: it was raised above, or a cancellation goes first
 
 
-async def stream_from_thread(executor: Executor, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """A blocking generator as an async one, a batch of at least PIECE bytes (but the last) at a time."""
+async def stream_from_thread(executor: Executor, pieces: Generator[bytes, None, None]) -> AsyncGenerator[bytes, None]:
+    """A blocking generator as an async one, a batch of at least PIECE bytes (but the last) at a time. Use it with
+    ``aclosing``: the generator is closed, in its thread, before the caller's descriptors are."""
     loop = asyncio.get_running_loop()
 
     def batch() -> bytes:
@@ -122,10 +124,11 @@ async def stream_from_thread(executor: Executor, pieces: Iterator[bytes]) -> Asy
                 break
         return bytes(gathered)
 
+    running = loop.run_in_executor(executor, batch)
     try:
-        while data := await loop.run_in_executor(executor, batch):
+        while data := await asyncio.shield(running):
+            running = loop.run_in_executor(executor, batch)  # the next batch is read while this one is sent
             yield data
     finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            await loop.run_in_executor(executor, close)
+        await asyncio.wait({running})
+        await loop.run_in_executor(executor, pieces.close)

@@ -8,29 +8,47 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from dockyard.kernel import mount as kmount
-from dockyard.oci import Digest, ImageRef, parse_config
+from dockyard.oci import Digest, ImageRef, chain_ids, parse_config, parse_reference
 
-from . import ingest, probe
+from . import archives, ingest, probe, upper
 from .db import Database
-from .errors import BAD_SNAPSHOTTER, STORE_IN_USE
+from .errors import BAD_SNAPSHOTTER, STORE_IN_USE, TAG_WITH_DIGEST
+from .history import history
 from .images import Document, ImageStore
 from .ingest import Expected, Ingested
 from .layers import LayerStore, sync_files
-from .model import Image, Layer, LayerSource, Limits, Snapshot
+from .model import (
+    ChangeKind,
+    Deleted,
+    DiskUsage,
+    HistoryEntry,
+    Image,
+    Layer,
+    LayerSource,
+    Limits,
+    Progress,
+    Snapshot,
+    no_progress,
+)
 from .pipe import PipeReader, run_with_input
+from .removal import ImagesView, plan_removal, users_of
 from .snapshots import SnapshotStore
 from .trash import Trash
+from .volumes import VolumeStore, copy_up
 
 log = logging.getLogger(__name__)
 
-WORKERS = 8
+WORKERS = 16
+INDEXERS = 2
 DIRECTORIES = ("layers", "snapshots", "ingest", "trash", "volumes", "init")
+T = TypeVar("T")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -52,12 +70,14 @@ class Store:
         self.capabilities = capabilities
         self._db = Database(root / "storage.db")
         self._trash = Trash(root / "trash")
-        self._threads = ThreadPoolExecutor(WORKERS, "dockyard-storage")
+        self.threads = ThreadPoolExecutor(WORKERS, "dockyard-storage")  # streams: these wait for peers and disk
+        self.indexers = ThreadPoolExecutor(INDEXERS, "dockyard-index")  # never waits for the former: no deadlock
         self._leases: set[Lease] = set()
         self._background: set[asyncio.Task[None]] = set()
         self.layers = LayerStore(root, self._db, snapshotter, self._trash)
         self.images = ImageStore(self._db, self.layers)
         self.snapshots = SnapshotStore(root, self._db, self.layers, self._trash)
+        self.volumes = VolumeStore(root, self._db, self._trash)
 
     @classmethod
     async def open(cls, root: Path, *, snapshotter: str = "auto", limits: Limits | None = None) -> Store:
@@ -83,6 +103,7 @@ class Store:
     def _reconcile(self) -> None:
         mounts = list(reversed(kmount.read_mounts(under=str(self.root))))
         self.snapshots.reconcile(mounts)
+        self.volumes.reconcile(mounts)
         self.layers.reconcile(mounts)
         for entry in list((self.root / "ingest").iterdir()):
             self._trash.put(entry)
@@ -102,7 +123,7 @@ class Store:
                     self.layers.lost.append(layer.diff_id)
                     log.error("layer %s was damaged by the loss of power", layer.diff_id)
         self._db.execute("INSERT OR REPLACE INTO meta(key, value) VALUES ('boot', ?)", boot)
-        self._sync_later()
+        self.sync_later()
 
     async def close(self, *, unmount: bool = False) -> None:
         """Finish background work. Mounts stay, for containers outlive the daemon, unless ``unmount``."""
@@ -110,9 +131,11 @@ class Store:
             await asyncio.gather(task, return_exceptions=True)
         if unmount:
             self.snapshots.unmount_all()
+            self.volumes.unmount_all()
             self.layers.unmount_all()
         await asyncio.to_thread(self._trash.close)
-        self._threads.shutdown(wait=True)
+        self.threads.shutdown(wait=True)
+        self.indexers.shutdown(wait=True)
         self._db.close()
         os.close(self._lock_fd)
 
@@ -148,13 +171,13 @@ class Store:
             got = ingest.receive(reader, self.root / "ingest", expected, self.limits)
             return ingest.index_layer(got, self.snapshotter, self.limits)
 
-        got = await run_with_input(self._threads, chunks, work)
+        got = await run_with_input(self.threads, chunks, work)
         return self.commit_layer(got, lease), got
 
     def commit_layer(self, got: Ingested, lease: Lease) -> Layer:
         layer = self.layers.commit(got)
         lease.layers.add(layer.diff_id)
-        self._sync_later()
+        self.sync_later()
         return layer
 
     def register_image(
@@ -180,7 +203,7 @@ class Store:
         self.layers.remove(garbage)
         return garbage
 
-    def _sync_later(self) -> None:
+    def sync_later(self) -> None:
         """fsync of new layers off the critical path; until it is done a reboot makes open() verify them."""
         if self._background or not self.layers.unsynced():
             return
@@ -193,8 +216,101 @@ class Store:
         while layers := self.layers.unsynced():
             for layer in layers:
                 directory = self.layers.directory / str(layer.number)
-                await loop.run_in_executor(self._threads, sync_files, directory)
+                await loop.run_in_executor(self.threads, sync_files, directory)
             self.layers.set_synced(layers)
+
+    def discard(self, directory: Path) -> None:
+        """Scratch of a finished load goes in the background."""
+        self._trash.put(directory)
+
+    # -- images -------------------------------------------------------------------------------------------------------
+
+    def list_images(self) -> list[Image]:
+        return self.images.all()
+
+    def get_image(self, ref: str) -> Image:
+        """By ID, unique ID prefix, name[:tag] or name@digest. Raises NotFound."""
+        return self.images.get(ref)
+
+    def tag(self, ref: str, name: str) -> None:
+        """Raises InvalidParameter for a target with a digest."""
+        target = parse_reference(name)
+        if target.digest is not None:
+            raise TAG_WITH_DIGEST(ref=name)
+        self.images.tag(self.images.resolve(ref), target)
+
+    def remove_image(
+        self, ref: str, *, force: bool = False, prune: bool = True, in_use: Mapping[str, Iterable[tuple[str, bool]]] |
+        None = None
+    ) -> list[Deleted]:
+        """``in_use``: image ID -> (container ID, running). Rows as DELETE /images answers. Raises Conflict,
+        NotFound."""
+        image = self.images.resolve(ref)
+        view = self._view(in_use or {})
+        plan = plan_removal(view, image, self.images.named_by(ref, image), force=force, prune=prune)
+        for name in plan.untag:
+            self.images.untag(name)
+        for gone in plan.delete:
+            self.images.delete(gone)
+        if plan.delete:
+            self.collect()
+        return plan.rows
+
+    def _view(self, in_use: Mapping[str, Iterable[tuple[str, bool]]]) -> ImagesView:
+        images = self.images.all()
+        pinned = {chain for snapshot in self.snapshots.all() for chain in chain_ids(snapshot.diff_ids)}
+        return ImagesView(
+            {image.id: self.images.refs(image.id) for image in images}, {image.id: image.parent for image in images},
+            {image.id: image.chain_ids for image in images}, users_of(in_use), frozenset(pinned),
+        )  # fmt: skip
+
+    def prune_images(
+        self, *, dangling_only: bool = True, in_use: Mapping[str, Iterable[tuple[str, bool]]] | None = None,
+        keep: Callable[[Image], bool] = lambda _image: False,
+    ) -> tuple[list[Deleted], int]:  # fmt: skip
+        """Remove images that no container uses, nameless ones only by default; (rows, bytes freed). ``keep`` carries
+        the caller's filters."""
+        before = sum(layer.content_size for layer in self.layers.all())
+        users = users_of(in_use or {})
+        rows: list[Deleted] = []
+        for image in self.list_images():
+            known = image.id in self.images
+            if not known or users.get(image.id) or keep(image) or (dangling_only and image.repo_tags):
+                continue
+            if self.images.children(image.id):
+                continue
+            rows += self.remove_image(image.id, force=True, in_use=in_use)
+        return rows, before - sum(layer.content_size for layer in self.layers.all())
+
+    def history(self, ref: str) -> list[HistoryEntry]:
+        return history(self.images, self.images.get(ref))
+
+    async def load(self, chunks: AsyncIterator[bytes], progress: Progress = no_progress) -> list[archives.Loaded]:
+        """``docker load`` of any archive; names move to what was loaded."""
+        return await archives.load(self, chunks, progress)
+
+    def save(self, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """``docker save``; the same bytes each time. Raises NotFound at the first step."""
+        return archives.save_images(self, refs)
+
+    async def import_(
+        self, chunks: AsyncIterator[bytes], ref: str = "", *, changes: Iterable[str] = (), message: str = "",
+        platform: str = "",
+    ) -> Image:  # fmt: skip
+        name = parse_reference(ref) if ref else None
+        return await archives.import_image(self, chunks, name, changes, message, platform)
+
+    async def commit(
+        self, key: str, config: Mapping[str, Any], *, base: str | None = None, ref: str = "", author: str = "",
+        comment: str = "", changes: Iterable[str] = (), created_by: str = "",
+    ) -> Image:  # fmt: skip
+        """An image from a snapshot; ``config`` is the container's Docker config, ``base`` the image it came from."""
+        name = parse_reference(ref) if ref else None
+        return await archives.commit_snapshot(self, key, config, base, name, author, comment, changes, created_by)
+
+    async def layer_of(self, key: str, lease: Lease) -> Digest:
+        """The upper directory of a snapshot, stored as a layer (for the builder)."""
+        return await archives.layer_of_snapshot(self, key, lease.layers)
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
@@ -207,16 +323,61 @@ class Store:
         return self.snapshots.prepare(key, diff_ids, parent, labels)
 
     def mount(self, key: str, *, volatile: bool = False) -> Path:
+        """The root file system's path, mounted; idempotent."""
         return self.snapshots.mount(key, volatile=volatile)
 
     async def unmount(self, key: str) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, self.snapshots.unmount, key)
+        """Idempotent. In a thread: overlayfs syncs its upper file system on the way."""
+        await self._run(self.snapshots.unmount, key)
 
     def remove(self, key: str) -> None:
+        """Gone for every caller at once; umount and deletion follow in the background."""
         self.snapshots.remove(key)
 
     def path(self, key: str) -> Path:
         return self.snapshots.path(key)
+
+    async def changes(self, key: str) -> list[tuple[ChangeKind, str]]:
+        """As ``docker diff``."""
+        lowers = self.snapshots.lowers(self.snapshots.get(key))
+        return await self._run(upper.list_changes, self.snapshots.upper(key), lowers)
+
+    async def usage(self, key: str) -> tuple[int, int]:
+        """(bytes, files) that the snapshot itself holds: ``SizeRw``."""
+        return await self._run(upper.usage_of, self.snapshots.upper(key))
+
+    def diff(self, key: str) -> AsyncGenerator[bytes, None]:
+        """The upper directory as a layer tar."""
+        return archives.stream_upper(self, key)
+
+    def export(self, key: str) -> AsyncGenerator[bytes, None]:
+        """``docker export``."""
+        return archives.export_snapshot(self, key)
+
+    # -- volumes and space --------------------------------------------------------------------------------------------
+
+    async def fill_volume(self, name: str, root: Path, path: str) -> bool:
+        """Copy what the mounted root has at ``path`` into an empty volume."""
+        return await self._run(copy_up, str(root), path, self.volumes.get(name).mountpoint)
+
+    async def disk_usage(self) -> DiskUsage:
+        """For ``docker system df``. Walks volumes and upper directories in a thread."""
+        holders: dict[Digest, int] = {}
+        for image in self.images.all():
+            for diff_id in set(image.diff_ids):
+                holders[diff_id] = holders.get(diff_id, 0) + 1
+        sizes = {
+            image.id: (image.size, sum(
+                size for diff_id, size in zip(image.diff_ids, image.layer_sizes, strict=True) if holders[diff_id] > 1
+            ))
+            for image in self.images.all()
+        }  # fmt: skip
+        volumes = {volume.name: await self._run(self.volumes.usage, volume.name) for volume in self.volumes.all()}
+        snapshots = {snapshot.key: (await self.usage(snapshot.key))[0] for snapshot in self.snapshots.all()}
+        return DiskUsage(sum(layer.content_size for layer in self.layers.all()), sizes, volumes, snapshots)
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work, *arguments)
 
 
 def _lock(root: Path) -> int:

@@ -36,9 +36,7 @@ _DEFAULTS = {
 }
 
 
-def error_for(
-    status: int, headers: Mapping[str, str], body: bytes, operation: str, context: Context
-) -> DockyardError:
+def error_for(status: int, headers: Mapping[str, str], body: bytes, operation: str, context: Context) -> DockyardError:
     """The error for an answer that was not the wanted one."""
     code, detail = read_error(status, body)
     evidence: dict[str, Any] = {

@@ -179,5 +179,3 @@ class Downloads:
         with self._lock:
             if self._running.get(key) is future:
                 del self._running[key]
-
-

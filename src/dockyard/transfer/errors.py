@@ -82,6 +82,4 @@ UPLOAD_FAILED = Code("DY-TRF-032", Unavailable, "cannot upload {what} to {host}:
 CANCELLED = Code("DY-TRF-040", Cancelled, "context canceled")
 SEARCH_LIMIT = Code("DY-TRF-041", InvalidParameter, "limit {limit} is outside the range of [1, 100]")
 LOGIN_FAILED = Code("DY-TRF-042", Unauthorized, "login attempt to {url} failed with status: {status}")
-NO_CREDENTIALS = Code(
-    "DY-TRF-043", Unauthorized, "{operation}: no basic auth credentials", hint="docker login {host}"
-)
+NO_CREDENTIALS = Code("DY-TRF-043", Unauthorized, "{operation}: no basic auth credentials", hint="docker login {host}")

@@ -70,9 +70,7 @@ class Feed:
             self._ready.clear()
             return items
 
-    async def run(
-        self, executor: Executor, work: Callable[[], None], cancel: Cancel
-    ) -> AsyncIterator[Progress]:
+    async def run(self, executor: Executor, work: Callable[[], None], cancel: Cancel) -> AsyncIterator[Progress]:
         """Do ``work`` in a thread and yield what it says; its error is raised at the end. Leaving early cancels it."""
         done = asyncio.ensure_future(self._loop.run_in_executor(executor, work))
         done.add_done_callback(lambda _: self._ready.set())

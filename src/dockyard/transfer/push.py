@@ -69,16 +69,12 @@ class Push:
         self._feed.say(f"{tag}: digest: {manifest.digest} size: {len(manifest.raw)}")
         self._feed.aux({"Tag": tag, "Digest": manifest.digest, "Size": len(manifest.raw)})
 
-    def _manifest(
-        self, config: Descriptor, layers: list[Descriptor], original: ImageManifest | None
-    ) -> RawManifest:
+    def _manifest(self, config: Descriptor, layers: list[Descriptor], original: ImageManifest | None) -> RawManifest:
         if original and [o.digest for o in original.layers] == [layer.digest for layer in layers]:
             return original.source
         return write_manifest(config, layers)
 
-    def _push_layers(
-        self, ref: ImageRef, image: LocalImage, original: ImageManifest | None
-    ) -> list[Descriptor]:
+    def _push_layers(self, ref: ImageRef, image: LocalImage, original: ImageManifest | None) -> list[Descriptor]:
         started: dict[Digest, Future[Descriptor]] = {}
         for place in reversed(range(len(image.layers))):
             diff_id = image.layers[place]
@@ -190,5 +186,3 @@ def _original(image: LocalImage, ref: ImageRef) -> ImageManifest | None:
         return None
     fits = isinstance(document, ImageManifest) and len(document.layers) == len(image.layers)
     return document if isinstance(document, ImageManifest) and fits else None
-
-

@@ -67,9 +67,7 @@ class Repository:
         )
 
     def has_blob(self, digest: Digest) -> bool:
-        response = self.session.request(
-            "HEAD", self._url(f"blobs/{digest}"), want=(200, 404), scopes=self._scopes
-        )
+        response = self.session.request("HEAD", self._url(f"blobs/{digest}"), want=(200, 404), scopes=self._scopes)
         discard(response)
         return response.status == 200
 
@@ -98,9 +96,7 @@ class Repository:
         return "" if response.status == 201 else self._location(response)
 
     def start_upload(self) -> str:
-        response = self.session.request(
-            "POST", self._url("blobs/uploads/"), want=(202,), scopes=self._scopes, body=b""
-        )
+        response = self.session.request("POST", self._url("blobs/uploads/"), want=(202,), scopes=self._scopes, body=b"")
         discard(response)
         return self._location(response)
 
@@ -134,9 +130,7 @@ class Repository:
         separator = "&" if urlsplit(location).query else "?"
         url = f"{location}{separator}{urlencode({'digest': digest})}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(body))}
-        discard(
-            self.session.request("PUT", url, want=(201, 204), scopes=self._scopes, headers=headers, body=body)
-        )
+        discard(self.session.request("PUT", url, want=(201, 204), scopes=self._scopes, headers=headers, body=body))
 
     def put_manifest(self, reference: str, media_type: str, raw: bytes) -> None:
         headers = {"Content-Type": media_type}

@@ -93,9 +93,7 @@ class Transfer:
         work = functools.partial(operation.run, name, all_tags=all_tags)
         return await _begun(feed.run(self._operations, work, cancel))
 
-    async def distribution(
-        self, ref: str | ImageRef, auth: Auth | Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    async def distribution(self, ref: str | ImageRef, auth: Auth | Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The document of GET /distribution/{name}/json: descriptor and platforms, nothing downloaded."""
         name = _parse(ref).with_default_tag()
         cancel = Cancel()

@@ -140,9 +140,7 @@ class Session:
         response.release_conn()
         return data
 
-    def refusal(
-        self, response: BaseHTTPResponse, method: str, url: str, scopes: tuple[str, ...] = ()
-    ) -> DockyardError:
+    def refusal(self, response: BaseHTTPResponse, method: str, url: str, scopes: tuple[str, ...] = ()) -> DockyardError:
         what = operation(method, url)
         body = b""
         with contextlib.suppress(HTTPError, OSError):

@@ -96,9 +96,7 @@ class Transport:
             proxy_basic_auth=f"{parts.username}:{parts.password or ''}" if parts.username else None
         )
         base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return urllib3.ProxyManager(
-            base, maxsize=POOL_SIZE, ssl_context=context, timeout=timeout, proxy_headers=login
-        )
+        return urllib3.ProxyManager(base, maxsize=POOL_SIZE, ssl_context=context, timeout=timeout, proxy_headers=login)
 
 
 def tls_context(endpoint: Endpoint, certs_dirs: Iterable[Path]) -> ssl.SSLContext:

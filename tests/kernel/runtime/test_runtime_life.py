@@ -99,3 +99,25 @@ async def test_many_at_once(runtime, box):
         return ended.code
 
     assert await asyncio.gather(*(one(code) for code in range(12))) == list(range(12))
+
+
+async def test_start_failure_says_why_after_dockers_sentence(runtime, box, rootfs):
+    container, bundle, spec = box.spec("/etc/passwd")
+    with pytest.raises(System) as caught:
+        await runtime.create(container, bundle, spec)
+    message = str(caught.value)
+    assert (
+        'exec: "/etc/passwd": permission denied: unknown (/etc/passwd may not be executed by anybody (mode 0644)'
+        in message
+    )
+    assert "chmod +x" in message
+
+
+async def test_why_a_container_ended_at_once(runtime, box, rootfs):
+    (rootfs / "bin/wrong").write_bytes(b"#!/bin/nothing\n")
+    (rootfs / "bin/wrong").chmod(0o755)
+    container, bundle, spec = box.spec("/bin/wrong")
+    await runtime.create(container, bundle, spec)
+    await runtime.start(container)
+    assert (await runtime.wait_exit(container)).code != 0
+    assert (await runtime.explain(spec)).cause == "no-interpreter"

@@ -67,7 +67,7 @@ async def test_limits(run, host_facts):
         memory=32 << 20, pids_limit=20, cpu_shares=512, nano_cpus=500_000_000, oom_score_adj=100,
         ulimits=[Ulimit(name="nofile", soft=100, hard=10_000_000)],
     )  # fmt: skip
-    out = await run("ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us", wish)  # fmt: skip  # noqa: E501
+    out = await run("ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us", wish)  # fmt: skip
     lines = out.splitlines()
     hard = 10_000_000 if host_facts.can_raise_limits else host_facts.rlimits["RLIMIT_NOFILE"][1]
     assert lines[:3] == ["100", str(hard), "100"]
@@ -103,7 +103,7 @@ async def test_mounts(run, tmp_path):
 
 
 async def test_privileged_and_devices(run, host_facts):
-    out = await run("grep CapBnd /proc/self/status; echo box2 > /proc/sys/kernel/hostname; hostname; ls /dev", HostConfig(privileged=True), host_devices=host_devices())  # fmt: skip  # noqa: E501
+    out = await run("grep CapBnd /proc/self/status; echo box2 > /proc/sys/kernel/hostname; hostname; ls /dev", HostConfig(privileged=True), host_devices=host_devices())  # fmt: skip
     mask = sum(1 << bit for bit, name in enumerate(caps.NAMES) if name in host_facts.capabilities)
     assert f"CapBnd:\t{mask:016x}" in out
     assert "box2" in out

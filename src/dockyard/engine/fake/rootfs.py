@@ -7,7 +7,8 @@ from typing import Any
 
 from dockyard.engine.errors import NO_SUCH_IMAGE
 from dockyard.engine.ports import ImageInfo
-from dockyard.model import ContainerConfig
+from dockyard.model import ContainerConfig, is_id_prefix
+from dockyard.oci import parse_reference
 
 Json = dict[str, Any]
 EMPTY_TAR = bytes(1024)
@@ -23,9 +24,13 @@ class FakeRootfs:
         self.images[name] = self.images[digest] = ImageInfo(digest, config, "linux/amd64", (name,))
 
     def image(self, ref: str) -> ImageInfo:
-        for key in (ref, f"{ref}:latest", f"sha256:{ref}"):
+        for key in (ref, f"sha256:{ref}"):
             if key in self.images:
                 return self.images[key]
+        if not is_id_prefix(ref) and not ref.startswith("sha256:"):
+            name = parse_reference(ref).with_default_tag().familiar
+            if name in self.images:
+                return self.images[name]
         for key, image in self.images.items():
             if len(ref) >= 4 and key.startswith("sha256:" + ref.removeprefix("sha256:")):
                 return image

@@ -72,7 +72,7 @@ class FakeProcess:
         self.stream = self.attach()
 
     def attach(self) -> FakeStream:
-        stream = FakeStream(self.tty, self._input, self.readers.discard)
+        stream = FakeStream(self.tty, self.type, self.readers.discard)
         if self.ended.done():
             stream.push(None)
         else:
@@ -86,7 +86,7 @@ class FakeProcess:
         if self.script.kind == "done":
             loop.call_later(self.script.seconds, self.end, self.script.code)
 
-    def _input(self, data: bytes | None) -> None:
+    def type(self, data: bytes | None) -> None:
         if self.script.kind == "echo":
             if data is None:
                 self.end(0)
@@ -119,6 +119,8 @@ class FakeRuntime:
     def __init__(self) -> None:
         self._processes: dict[str, FakeProcess] = {}
         self._waiting: dict[str, set[FakeStream]] = {}
+        self._early: dict[str, list[bytes | None]] = {}
+        """Input that came before its container was started."""
         self._pids = iter(range(1000, 1 << 30))
 
     async def create(self, request: StartRequest) -> tuple[Process, list[str]]:
@@ -134,7 +136,10 @@ class FakeRuntime:
         return Process(process.pid, process.pid, 0), []
 
     async def start(self, container_id: str) -> None:
-        self._find(container_id).run()
+        process = self._find(container_id)
+        process.run()
+        for data in self._early.pop(container_id, ()):
+            process.type(data)
 
     async def delete(self, container_id: str) -> None:
         if (process := self._processes.get(container_id)) is not None:
@@ -178,8 +183,11 @@ class FakeRuntime:
         waiting = self._waiting.setdefault(record.id, set())
 
         def typed(data: bytes | None) -> None:
-            if (now := self._processes.get(record.id)) is not None:
-                now._input(data)
+            now = self._processes.get(record.id)
+            if now is None or now.ended.done():
+                self._early.setdefault(record.id, []).append(data)
+            else:
+                now.type(data)
 
         def leave(stream: FakeStream) -> None:
             waiting.discard(stream)

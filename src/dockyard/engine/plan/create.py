@@ -57,11 +57,11 @@ def words(value: list[str] | str | None) -> list[str] | None:
 
 
 def merge_env(base: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Own assignments replace the base's in place; a bare ``NAME`` removes it (Docker: unset by the client)."""
+    """Own assignments replace the base's in place. A bare ``NAME`` stays, as in Docker: it unsets a default at start."""
     merged = {entry.partition("=")[0]: entry for entry in base}
     for entry in own:
         merged[entry.partition("=")[0]] = entry
-    return [entry for entry in merged.values() if "=" in entry]
+    return list(merged.values())
 
 
 def _ports(ports: dict[str, Any] | None) -> dict[str, Any]:

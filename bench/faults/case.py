@@ -1,0 +1,111 @@
+"""Cases and how one is run: validate, diagnose, cure, undo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench.faults.lab import Lab
+from dockyard.doctor.collect import collect
+from dockyard.doctor.examine import examine
+from dockyard.doctor.faults import all_rules
+from dockyard.doctor.finding import Finding, Report, Severity
+
+Step = Callable[[Lab], None]
+Probe = Callable[[Lab], bool]
+
+
+def nothing(_: Lab) -> None:
+    """For cases that need no such step."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """``probe`` tells whether the user's work goes well. ``object`` is the name that a diagnosis must give."""
+
+    id: str
+    object: str
+    setup: Step
+    probe: Probe
+    inject: Step
+    undo: Step
+    name: str = ""
+    also: frozenset[str] = field(default_factory=frozenset)  # further ids that are right to name as root
+
+    @property
+    def label(self) -> str:
+        return self.name or self.id
+
+
+@dataclass
+class Verdict:
+    case: str
+    valid: bool
+    reason: str = ""
+    rank: int = 0  # place of the right finding among roots; 0: not named
+    false: list[str] = field(default_factory=list)  # fault-level findings that are not true
+    seconds: float = 0.0
+    cured: bool | None = None  # None: the fix is not machine-applicable
+    undone: bool | None = None
+    report: Report | None = None
+
+
+def diagnose(lab: Lab, *, deep: bool = False) -> Report:
+    facts = collect(lab.client, {}, deep=deep, seconds=10)
+    return examine(facts, all_rules())
+
+
+def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
+    """The whole protocol for one case, leaving the lab as it was."""
+    try:
+        case.setup(lab)
+        if not case.probe(lab):
+            return Verdict(case.label, False, "the probe fails before the injection")
+        case.inject(lab)
+        if case.probe(lab):
+            case.undo(lab)
+            return Verdict(case.label, False, "the injection has no effect")
+        start = time.monotonic()
+        report = diagnose(lab)
+        verdict = Verdict(case.label, True, seconds=time.monotonic() - start, report=report)
+        verdict.rank = rank_of(report, case)
+        verdict.false = [f"{item.id} {item.object}" for item in report.findings
+                         if item.severity is Severity.FAULT and not right(item, case)]  # fmt: skip
+        if cure and verdict.rank:
+            _cure(lab, case, report.findings[verdict.rank - 1], verdict)
+        case.undo(lab)
+        if not case.probe(lab):
+            verdict.valid, verdict.reason = False, "the probe fails after undo"
+        return verdict
+    finally:
+        lab.reset()
+
+
+def right(found: Finding, case: Case) -> bool:
+    return found.id in {case.id, *case.also} and (not case.object or found.object.name == case.object)
+
+
+def rank_of(report: Report, case: Case) -> int:
+    return next((place for place, item in enumerate(report.findings, 1) if right(item, case)), 0)
+
+
+def _cure(lab: Lab, case: Case, found: Finding, verdict: Verdict) -> None:
+    """Apply the fix on the lab's host, look, then take it back and look again."""
+    if found.fix is None or not found.fix.machine:
+        return
+    verdict.cured = _all(lab, found.fix.commands) and _settles(lab, case.probe, True)
+    verdict.undone = _all(lab, found.fix.undo) and _settles(lab, case.probe, False)
+
+
+def _settles(lab: Lab, probe: Probe, wanted: bool) -> bool:
+    """Links and neighbour entries take up to a second after a change (linkwatch), so the probe has three tries."""
+    return any(probe(lab) is wanted for _ in range(3))
+
+
+def _all(lab: Lab, commands: list[str]) -> bool:
+    full = ["nsenter", "-t", str(lab.holder), "-m", "-n", "sh", "-ec", "\n".join(commands)]
+    environ = {**os.environ, "DOCKER_HOST": f"unix://{lab.socket}"}
+    return subprocess.run(full, capture_output=True, timeout=30, check=False, env=environ).returncode == 0

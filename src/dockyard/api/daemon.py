@@ -1,0 +1,174 @@
+"""The engine daemon: settings to rooms, listeners, and an orderly end. ``kill -9`` is as good an end as any other."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import logging
+import os
+import re
+import signal
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from dockyard.api.ports import Engine as ApiEngine
+from dockyard.api.server import listen, make_server
+from dockyard.api.settings import BAD_SETTING, Settings, notes
+from dockyard.engine.settings import Defaults
+from dockyard.engine.system import COMPAT_VERSION
+from dockyard.engine.wiring import EngineSettings, open_engine
+from dockyard.model import Ulimit
+from dockyard.network import NetworkSettings
+from dockyard.transfer import Proxies
+from dockyard.transfer import Settings as TransferSettings
+
+CLOSE_SECONDS = 5.0
+_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+_log = logging.getLogger("dockyard.daemon")
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT. Errors of set-up are raised as DockyardError."""
+    import uvloop
+
+    configure_logging(settings)
+    for note in notes(settings):
+        _log.warning(note)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    wanted = engine_settings(settings)
+    wanted.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    (wanted.run_dir / "settings.json").write_bytes(msgspec.json.encode(_plain(settings)))
+    engine = await open_engine(wanted)
+    await serve_until_signal(engine, settings, engine.close)
+
+
+async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Callable[[], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = make_server(engine, server_name=f"Docker/{COMPAT_VERSION} (linux)")
+    pidfile = Path(settings.pidfile) if settings.pidfile else None
+    try:
+        opened = await listen(server, settings.hosts, group=group_id(settings.group), tls=tls_context(settings))
+        if pidfile:
+            pidfile.parent.mkdir(parents=True, exist_ok=True)
+            pidfile.write_text(f"{os.getpid()}\n")
+        _log.info("API listens on %s", ", ".join(opened))
+        await stop.wait()
+    finally:
+        await server.close(CLOSE_SECONDS)
+        await close()
+        if pidfile:
+            pidfile.unlink(missing_ok=True)
+        for host in settings.hosts:
+            if host.startswith("unix://"):
+                Path(host.removeprefix("unix://")).unlink(missing_ok=True)
+    _log.info("engine ended; containers go on")
+
+
+def _plain(settings: Settings) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+
+
+def configure_logging(settings: Settings) -> None:
+    level = logging.DEBUG if settings.debug else _LEVELS.get(settings.log_level, 20)
+    form = "%(asctime)s level=%(levelname)s room=%(name)s msg=%(message)s"
+    if settings.log_format == "json":
+        form = '{"time":"%(asctime)s","level":"%(levelname)s","room":"%(name)s","msg":"%(message)s"}'
+    logging.basicConfig(level=level, format=form, stream=sys.stderr, force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def engine_settings(settings: Settings) -> EngineSettings:
+    return EngineSettings(
+        root=Path(settings.data_root), run_dir=Path(settings.exec_root), defaults=_defaults(settings),
+        cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels), network=_network(settings),
+        transfer=_transfer(settings),
+    )  # fmt: skip
+
+
+def _defaults(settings: Settings) -> Defaults:
+    base = Defaults()
+    options = {**base.log_options, **settings.log_opts} if settings.log_driver == "json-file" else dict(settings.log_opts)
+    ulimits = {
+        name: Ulimit(name=name, soft=int(row.get("Soft", 0)), hard=int(row.get("Hard", 0)))
+        for name, row in settings.default_ulimits.items()
+    }
+    return Defaults(
+        hostname=os.uname().nodename, log_driver=settings.log_driver, log_options=options,
+        ipc_mode=settings.default_ipc_mode, cgroupns_mode=settings.default_cgroupns_mode,
+        shm_size=parse_size(settings.default_shm_size), runtime=settings.default_runtime or "runc", ulimits=ulimits,
+        init=settings.init,
+    )  # fmt: skip
+
+
+def parse_size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", str(text).strip().lower())
+    if not match:
+        raise BAD_SETTING(cause=f"invalid size: '{text}'")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _network(settings: Settings) -> NetworkSettings:
+    pools = tuple((str(pool["Base"]), int(pool["Size"])) for pool in settings.default_address_pools)
+    return NetworkSettings(
+        bridge=settings.bridge, bip=settings.bip, fixed_cidr=settings.fixed_cidr,
+        default_gateway=settings.default_gateway, mtu=settings.mtu, icc=settings.icc, ip_forward=settings.ip_forward,
+        ip_masq=settings.ip_masq, iptables=settings.iptables, host_ip=settings.ip, default_address_pools=pools,
+        dns=tuple(settings.dns), dns_search=tuple(settings.dns_search), dns_opts=tuple(settings.dns_opts),
+    )  # fmt: skip
+
+
+def _transfer(settings: Settings) -> TransferSettings:
+    environment = Proxies.from_environment()
+    return TransferSettings(
+        insecure_registries=tuple(settings.insecure_registries),
+        mirrors={"docker.io": tuple(settings.registry_mirrors)} if settings.registry_mirrors else {},
+        proxies=Proxies(
+            settings.http_proxy or environment.http, settings.https_proxy or environment.https,
+            settings.no_proxy or environment.no_proxy,
+        ),
+        max_concurrent_downloads=settings.max_concurrent_downloads,
+        max_concurrent_uploads=settings.max_concurrent_uploads, max_download_attempts=settings.max_download_attempts,
+    )  # fmt: skip
+
+
+def group_id(name: str) -> int | None:
+    """The socket's group; a missing ``docker`` group means root alone, another missing one is an error."""
+    if not name:
+        return None
+    if name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        if name == "docker":
+            return None
+        raise BAD_SETTING(cause=f"group {name} not found") from None
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.tls_wanted:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tlscert, settings.tlskey)
+        if settings.tlsverify:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(settings.tlscacert)
+    except (OSError, ssl.SSLError) as error:
+        raise BAD_SETTING(cause=f"cannot read the TLS files: {error}") from None
+    return context

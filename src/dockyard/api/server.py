@@ -1,0 +1,136 @@
+"""From a request to its handler: version, route, authorisation hook, call. And the listeners."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from dockyard.api.call import Call
+from dockyard.api.failure import failure, plain
+from dockyard.api.handlers.system import ping_responses
+from dockyard.api.ports import Engine
+from dockyard.api.routes import NEWEST, OLDEST, ROUTES, Route, find, split_version
+from dockyard.api.shape import shaped
+from dockyard.errors import Code, NotFound, NotImplementedYet
+from dockyard.http import Answer, Request, Response, Server, unix_socket
+
+NOT_SERVED = Code(
+    "DY-API-030", NotImplementedYet, "{method} {path} is not implemented by Dockyard yet",
+    hint="docs/api-coverage.md lists what is",
+)  # fmt: skip
+
+Handler = Callable[[Call], Awaitable[Answer]]
+Authorize = Callable[[Call], Awaitable[None]]
+"""Raises Forbidden. Sees the parsed request (CVE-2024-41110: a plug-in that saw less than the daemon acted on)."""
+
+_log = logging.getLogger("dockyard.api")
+_PINGS = {"/_ping"} | {f"/v1.{minor}/_ping" for minor in range(OLDEST[1], NEWEST[1] + 1)}
+
+
+def _handlers() -> dict[Route, Handler]:
+    found: dict[Route, Handler] = {}
+    for route in ROUTES:
+        if route.handler:
+            module, name = route.handler.split(".")
+            found[route] = getattr(importlib.import_module(f"dockyard.api.handlers.{module}"), name)
+    return found
+
+
+class Api:
+    """The handler that ``http.Server`` calls."""
+
+    def __init__(self, engine: Engine, *, builder_version: str = "1", authorize: Authorize | None = None) -> None:
+        self._engine = engine
+        self._authorize = authorize
+        self._handlers = _handlers()
+        self._ping, self._ping_head = ping_responses(builder_version)
+
+    def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
+        if request.target in _PINGS:
+            if request.method == "GET":
+                return self._ping
+            if request.method == "HEAD":
+                return self._ping_head
+        return self._dispatch(request)
+
+    async def _dispatch(self, request: Request) -> Answer:
+        if request.method == "OPTIONS":
+            return Response(200)
+        asked, path = split_version(request.path)
+        if asked is not None and not OLDEST <= asked <= NEWEST:
+            return _version_refused(asked)
+        version = asked or NEWEST
+        found = find(request.method, path)
+        if found is None or version < found[0].since:
+            return plain(404, "page not found")
+        route, params = found
+        call = Call(request, self._engine, route, params, version)
+        handler = self._handlers.get(route)
+        if handler is None:
+            raise NOT_SERVED(method=route.method, path=route.path)
+        if self._authorize is not None:
+            await self._authorize(call)
+        answer = await handler(call)
+        return answer if version == NEWEST else shaped(route, version, answer)
+
+
+def _version_refused(asked: tuple[int, int]) -> Response:
+    """Docker's wording; clients older than 1.24 read plain text."""
+    text = f"{asked[0]}.{asked[1]}"
+    newest, oldest = (f"{major}.{minor}" for major, minor in (NEWEST, OLDEST))
+    if asked > NEWEST:
+        return plain(400, f"client version {text} is too new. Maximum supported API version is {newest}")
+    message = (
+        f"client version {text} is too old. Minimum supported API version is {oldest}, please upgrade your client to a "
+        "newer version"
+    )
+    return Response(400, {"Content-Type": "text/plain; charset=utf-8"}, message.encode() + b"\n")
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, NotFound) and request.method == "HEAD":
+        return Response(404, {"Content-Length": "0"})
+    return failure(request, error)
+
+
+def make_server(engine: Engine, *, server_name: str, builder_version: str = "1", authorize: Authorize | None = None,
+                on_h2: Any = None) -> Server:  # fmt: skip
+    return Server(
+        Api(engine, builder_version=builder_version, authorize=authorize),
+        on_error=_failed,
+        on_h2=on_h2,
+        default_headers={
+            "Api-Version": f"{NEWEST[0]}.{NEWEST[1]}", "Ostype": "linux", "Server": server_name,
+        },
+    )  # fmt: skip
+
+
+async def listen(server: Server, hosts: Sequence[str], *, group: int | None, tls: ssl.SSLContext | None) -> list[str]:
+    """Opens ``unix://PATH``, ``tcp://HOST:PORT`` and ``fd://N``. Returns the addresses that are served.
+
+    The unix socket has mode 0660 and the group given, or root's alone. TCP without TLS is served as asked, with a
+    warning: whoever reaches it owns the host.
+    """
+    opened: list[str] = []
+    for host in hosts:
+        scheme, _, rest = host.partition("://")
+        if scheme == "unix":
+            os.makedirs(os.path.dirname(rest), mode=0o755, exist_ok=True)
+            await server.listen(unix_socket(rest, mode=0o660, gid=group))
+            opened.append(host)
+        elif scheme == "tcp":
+            address, _, port = rest.rpartition(":")
+            if tls is None:
+                _log.warning("serving %s without TLS: everyone who reaches it has root on this host", host)
+            bound = await server.listen_tcp(address.strip("[]") or "0.0.0.0", int(port), tls)
+            opened.append(f"tcp://{address or '0.0.0.0'}:{bound}")
+        elif scheme == "fd":
+            await server.listen_fd(int(rest) if rest.isdigit() else 3)
+            opened.append(host)
+        else:
+            raise ValueError(f"cannot listen on {host}: expected unix://PATH, tcp://HOST:PORT or fd://")
+    return opened

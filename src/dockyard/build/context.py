@@ -1,0 +1,190 @@
+"""The build context as it arrives: one tar stream, decompressed and indexed in one pass, its content in one spool file.
+
+Nothing is extracted: COPY writes its layer straight from the spool, so a context of 20,000 files costs no inode before
+it is in the layer. Limits guard against endless streams and bombs; names that leave the root are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import tempfile
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dockyard.errors import DockyardError
+from dockyard.oci import tar
+from dockyard.storage.compress import Plain, Reader
+from dockyard.storage.pipe import run_with_input
+
+from .dockerfile.patterns import Patterns, read_ignore_file
+from .errors import BAD_CONTEXT, CONTEXT_TOO_BIG, DOCKERFILE_MISSING
+from .tree import ContextTree, Entry
+
+__all__ = ["Context", "ContextLimits", "empty_context", "open_spool", "receive", "single_file"]
+
+MAX_DOCKERFILE = 16 << 20
+FLUSH = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ContextLimits:
+    entries: int = 2_000_000
+    bytes: int = 1 << 40
+
+
+class Context:
+    """A tree and what .dockerignore hides of it."""
+
+    def __init__(self, tree: ContextTree, ignore: Patterns | None = None) -> None:
+        self.tree = tree
+        self.ignore = ignore or Patterns(())
+
+    def read_text(self, path: str, limit: int = MAX_DOCKERFILE) -> bytes | None:
+        entry = self.tree.lookup(path)
+        if entry is None or entry.kind != tar.REG:
+            return None
+        if entry.size > limit:
+            raise CONTEXT_TOO_BIG(what=path, limit=f"{limit >> 20} MiB")
+        return b"".join(self.tree.read(entry))
+
+    def dockerfile(self, name: str) -> bytes:
+        """Raises NotFound. Case matters, but a file ``dockerfile`` stands in for a missing ``Dockerfile``."""
+        clean = posixpath.normpath("/" + name).lstrip("/")
+        for candidate in (clean, clean.lower() if clean == "Dockerfile" else clean):
+            if (text := self.read_text(candidate)) is not None:
+                return text
+        raise DOCKERFILE_MISSING(name=name)
+
+    def load_ignore(self, dockerfile: str) -> None:
+        """``<Dockerfile>.dockerignore`` first, then ``.dockerignore``."""
+        for name in (dockerfile + ".dockerignore", ".dockerignore"):
+            text = self.read_text(name)
+            if text is not None:
+                try:
+                    self.ignore = Patterns(read_ignore_file(text.decode("utf-8", "replace")))
+                except ValueError as error:
+                    raise BAD_CONTEXT(cause=f"{name}: {error}") from None
+                return
+
+    def close(self) -> None:
+        self.tree.close()
+
+
+def open_spool(directory: Path) -> int:
+    """An unnamed file: a crash leaves nothing behind."""
+    with suppress(OSError):
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fd, name = tempfile.mkstemp(dir=directory)
+    os.unlink(name)
+    return fd
+
+
+def empty_context() -> Context:
+    return Context(ContextTree({}, -1))
+
+
+def single_file(directory: Path, name: str, content: bytes) -> Context:
+    spool = open_spool(directory)
+    os.write(spool, content)
+    entry = Entry(name, tar.REG, 0o644, size=len(content), digest=hashlib.sha256(content).digest())
+    return Context(ContextTree({name: entry}, spool))
+
+
+async def receive(
+    chunks: AsyncIterator[bytes], directory: Path, executor: Executor, limits: ContextLimits | None = None
+) -> Context:
+    """Raises InvalidParameter for what is no tar, Exhausted above a limit. A plain text body is a Dockerfile."""
+    bounds = limits or ContextLimits()
+    return await run_with_input(executor, chunks, lambda reader: read_context(reader, directory, bounds))
+
+
+def read_context(reader: Reader, directory: Path, limits: ContextLimits) -> Context:
+    """Blocking part of ``receive``."""
+    spool = open_spool(directory)
+    try:
+        try:
+            entries = _Indexer(spool, limits).run(Plain(reader))
+        except DockyardError as error:
+            if error.kind == "invalid parameter" and error.code != BAD_CONTEXT.id:
+                raise BAD_CONTEXT(cause=str(error)) from None
+            raise
+        return Context(ContextTree(entries, spool))
+    except BaseException:
+        os.close(spool)
+        raise
+
+
+class _Indexer:
+    def __init__(self, spool: int, limits: ContextLimits) -> None:
+        self.spool, self.limits = spool, limits
+        self.entries: dict[str, Entry] = {}
+        self.buffer = bytearray()
+        self.offset = 0
+
+    def run(self, stream: Reader) -> dict[str, Entry]:
+        archive = tar.StreamReader(stream.read, self.limits.entries)
+        while (header := archive.next()) is not None:
+            path = _clean(header.name)
+            if path is None or (not path and header.type != tar.DIR):
+                raise BAD_CONTEXT(cause=f"bad file name {header.name[:200]!r}")
+            self._parents(path)
+            if path:
+                self._add(path, header, archive)
+        self._flush()
+        return self.entries
+
+    def _parents(self, path: str) -> None:
+        parent = posixpath.dirname(path)
+        while parent and parent not in self.entries:
+            self.entries[parent] = Entry(parent, tar.DIR)
+            parent = posixpath.dirname(parent)
+
+    def _add(self, path: str, header: tar.TarHeader, archive: tar.StreamReader) -> None:
+        common = {"mode": header.mode & 0o7777, "mtime_ns": header.mtime_ns, "xattrs": dict(header.xattrs)}
+        if header.type == tar.REG:
+            start, digest = self.offset, hashlib.sha256()
+            left = header.size
+            if self.offset + left > self.limits.bytes:
+                raise CONTEXT_TOO_BIG(what="the content", limit=f"{self.limits.bytes} bytes")
+            while left:
+                piece = archive.read(min(left, FLUSH))
+                left -= len(piece)
+                digest.update(piece)
+                self.buffer += piece
+                if len(self.buffer) >= FLUSH:
+                    self._flush()
+            self.offset += header.size
+            self.entries[path] = Entry(
+                path, tar.REG, size=header.size, digest=digest.digest(), offset=start, **common  # type: ignore[arg-type]
+            )  # fmt: skip
+        elif header.type == tar.LINK:
+            target = self.entries.get(_clean(header.linkname) or "")
+            if target is None or target.kind != tar.REG:
+                raise BAD_CONTEXT(cause=f"hard link {path} to {os.fsdecode(header.linkname)!r}, which is not before it")
+            self.entries[path] = Entry(path, tar.REG, target.mode, size=target.size, mtime_ns=target.mtime_ns,
+                                       digest=target.digest, offset=target.offset)  # fmt: skip
+        elif header.type in (tar.DIR, tar.SYMLINK, tar.FIFO):
+            link = os.fsdecode(header.linkname) if header.type == tar.SYMLINK else ""
+            self.entries[path] = Entry(path, header.type, link=link, **common)  # type: ignore[arg-type]
+
+    def _flush(self) -> None:
+        view = memoryview(bytes(self.buffer))
+        self.buffer.clear()
+        while view:
+            view = view[os.write(self.spool, view) :]
+
+
+def _clean(name: bytes) -> str | None:
+    """Relative and inside; None for a name that points out."""
+    path = os.fsdecode(name)
+    if "\0" in path:
+        return None
+    clean = posixpath.normpath(path).lstrip("/")
+    if clean == ".":
+        return ""
+    return None if clean == ".." or clean.startswith("../") else clean

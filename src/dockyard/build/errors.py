@@ -1,0 +1,50 @@
+"""Error codes of the build room. Texts that docker clients match are Docker's own."""
+
+from __future__ import annotations
+
+from ..errors import Cancelled, Code, Conflict, Exhausted, Forbidden, InvalidParameter, NotFound, System
+
+__all__ = [
+    "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
+    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "NO_SUCH_BUILD",
+    "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
+]  # fmt: skip
+
+BAD_DOCKERFILE = Code("DY-BLD-001", InvalidParameter, "{text}")
+DOCKERFILE_MISSING = Code(
+    "DY-BLD-002",
+    NotFound,
+    "Cannot locate specified Dockerfile: {name}",
+    hint="docker build -f PATH names another file; it must lie inside the context",
+)
+NO_SUCH_STAGE = Code("DY-BLD-003", InvalidParameter, "failed to reach build target {name} in Dockerfile{suggestion}")
+RUN_FAILED = Code(
+    "DY-BLD-004",
+    System,
+    "The command '{command}' returned a non-zero code: {exit_code}",
+    hint="dockyard build --debug {step} opens the root file system of the failed step",
+)
+COPY_MISSING = Code(
+    "DY-BLD-005",
+    NotFound,
+    "{instruction} failed: file not found in build context or excluded by .dockerignore: stat {path}: "
+    "file does not exist",
+)
+COPY_CONFLICT = Code("DY-BLD-006", Conflict, "cannot copy {source} to {target}: {cause}")
+BAD_OPTION = Code("DY-BLD-007", InvalidParameter, "{text}")
+BAD_CONTEXT = Code("DY-BLD-008", InvalidParameter, "cannot read build context: {cause}")
+CONTEXT_TOO_BIG = Code("DY-BLD-009", Exhausted, "cannot read build context: {what} is over the limit of {limit}")
+EMPTY_CONTEXT = Code("DY-BLD-010", InvalidParameter, "failed to read dockerfile: the build context is empty")
+ENTITLEMENT = Code(
+    "DY-BLD-011",
+    Forbidden,
+    "{entitlement} is not allowed",
+    hint="docker buildx build --allow {entitlement}, and allow it in the builder's settings",
+)
+SECRET_MISSING = Code("DY-BLD-012", NotFound, "secret {id}: not found", hint="pass it: --secret id={id},src=FILE")
+NO_SUCH_USER = Code("DY-BLD-013", NotFound, "unable to find user {user}: no matching entries in passwd file")
+FETCH_FAILED = Code("DY-BLD-014", System, "cannot fetch {url}: {cause}")
+BUILD_CANCELLED = Code("DY-BLD-015", Cancelled, "build cancelled")
+NO_SUCH_BUILD = Code("DY-BLD-016", NotFound, "no such build: {id}")
+STEP_FAILED = Code("DY-BLD-017", System, "cannot run step {step}: {cause}")
+SESSION_LOST = Code("DY-BLD-018", System, "no active session for {id}: {cause}")

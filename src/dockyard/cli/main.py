@@ -1,0 +1,176 @@
+"""From words to a command: global flags, catalogue, flags of the command, errors and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from dockyard.cli import catalogue, flags
+from dockyard.cli.catalogue import Command
+from dockyard.cli.flags import UsageError
+
+USAGE_STATUS = 125
+"""Docker's status for a command line that it cannot read."""
+INTERRUPTED = 130
+
+GLOBAL = """
+    --config DIR        Directory of the configuration (default: ~/.docker)
+-c, --context NAME      Context to use instead of the current one
+-D, --debug             Show how an error came about
+-H, --host ADDRESS      Engine to talk to (unix://, tcp://)
+-v, --version           Print the version
+-h, --help              Print this help
+"""
+EVERYWHERE = """
+-h, --help              Print this help
+"""
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (| head): that is no error, and Python must not flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    try:
+        top = flags.parse(flags.declared(GLOBAL), words, interspersed=False)
+    except UsageError as wrong:
+        return _complain(str(wrong), "dockyard --help")
+    if top.on("version"):
+        import dockyard
+
+        print(f"Dockyard version {dockyard.__version__}")
+        return 0
+    rest = top.words
+    if not rest or rest[0] == "help" or top.on("help"):
+        return _help(rest[1:])
+    if top.given("config"):
+        os.environ["DOCKER_CONFIG"] = top.text("config")
+    for count in (2, 1):
+        forwarded = catalogue.FORWARDED.get(" ".join(rest[:count]))
+        if forwarded is not None:
+            return _forward(forwarded[0], rest, count, top.text("host"))
+    command, typed, arguments = catalogue.find(rest)
+    if command is None:
+        return _unknown(rest)
+    return _call(command, typed, arguments, top)
+
+
+def _forward(module: str, words: list[str], count: int, host: str) -> int:
+    """A command of another room, which reads its own arguments; doctor's verbs are told which they are."""
+    import importlib
+
+    if host:
+        os.environ["DOCKER_HOST"] = host
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        if missing.name is None or not module.startswith(missing.name):
+            raise
+        return _complain(f"dockyard {' '.join(words[:count])} is not part of this installation", "dockyard --help", 1)
+    keeps_verb = module.endswith("doctor.main") and words[0] != "doctor"
+    return int(found.main(words if keeps_verb else words[count:]) or 0)
+
+
+def _call(command: Command, typed: str, arguments: list[str], top: flags.Options) -> int:
+    import importlib
+
+    module = importlib.import_module(f"dockyard.cli.commands.{command.module}")
+    declaration = module.FLAGS.get(command.function, "")
+    known = flags.declared(declaration) + flags.declared(EVERYWHERE)
+    free = command.function in getattr(module, "OPTIONS_END_AT_FIRST_WORD", ())
+    try:
+        options = flags.parse(_without_clash(known), arguments, interspersed=not free)
+        if options.on("help"):
+            print(_command_help(command, typed, declaration, getattr(module, "EXAMPLES", {}).get(command.function, "")))
+            return 0
+        least = _least_words(command.usage)
+        if len(options.words) < least:
+            raise UsageError(f"'dockyard {typed}' requires at least {least} argument{'s' if least > 1 else ''}")
+    except UsageError as wrong:
+        return _complain(f"{wrong}\n\nUsage:  dockyard {typed} {command.usage}", f"dockyard {typed} --help")
+    from dockyard.cli.shell import Shell
+
+    shell = Shell(host=top.text("host"), context=top.text("context"), debug=top.on("debug"), command=typed)
+    return shell.guarded(getattr(module, command.function), options)
+
+
+def _without_clash(known: list[flags.Flag]) -> list[flags.Flag]:
+    """``-h`` is help except where a command has its own (``run -h NAME``, as docker's)."""
+    taken = [flag.short for flag in known if flag.short == "h"]
+    return [flag._replace(short="") if flag.name == "help" and len(taken) > 1 else flag for flag in known]
+
+
+def _least_words(usage: str) -> int:
+    return sum(1 for word in usage.split() if not word.startswith("[") and not word.endswith(("]", "...")))
+
+
+def _complain(text: str, help_command: str, status: int = USAGE_STATUS) -> int:
+    print(f"dockyard: {text}\n\nRun '{help_command}' for more information", file=sys.stderr)
+    return status
+
+
+def _unknown(words: list[str]) -> int:
+    if words[0] in catalogue.GROUPS:
+        if len(words) == 1:
+            return _help(words)
+        known = [name for name in _all_names() if name.startswith(words[0] + " ")]
+        typed = " ".join(words[:2])
+    else:
+        known, typed = [name for name in _all_names() if " " not in name], words[0]
+    near = flags.nearest(typed, known, cutoff=0.55)
+    perhaps = f"\n\nDid you mean: {', '.join('dockyard ' + name for name in near)}" if near else ""
+    return _complain(f"'{typed}' is not a dockyard command.{perhaps}", "dockyard --help", 1)
+
+
+def _all_names() -> list[str]:
+    return sorted({*catalogue.COMMANDS, *catalogue.SAME, *catalogue.FORWARDED})
+
+
+def _help(words: list[str]) -> int:
+    if words:
+        command, typed, _ = catalogue.find(words)
+        if command is not None and words[0] not in catalogue.GROUPS:
+            return _call(command, typed, ["--help"], flags.Options({}, []))
+    group = words[0] if words and words[0] in catalogue.GROUPS else ""
+    print(f"Usage:  dockyard {group + ' ' if group else '[OPTIONS] '}COMMAND\n")
+    told = {name: row.help for name, row in catalogue.COMMANDS.items()}
+    told |= {name: text for name, (_, text) in catalogue.FORWARDED.items()}
+    told |= {name: told[target] for name, target in catalogue.SAME.items() if group}
+    shown = sorted(name for name in told if (name.startswith(group + " ") if group else " " not in name))
+    print("Commands:")
+    for name in shown:
+        print(f"  {name.removeprefix(group).strip():<12} {told[name]}")
+    if not group:
+        print(f"\nGroups of commands: {', '.join(catalogue.GROUPS)}\n\nOptions:{GLOBAL.rstrip()}")
+    print(f"\nRun 'dockyard {group + ' ' if group else ''}COMMAND --help' for more information on a command.")
+    return 0
+
+
+def _command_help(command: Command, typed: str, declaration: str, examples: str) -> str:
+    parts = [f"Usage:  dockyard {typed} {command.usage}", command.help]
+    other = sorted(name for name, target in catalogue.SAME.items() if target == command.words and name != typed)
+    if other or typed != command.words:
+        names = sorted({*other, command.words} - {typed})
+        parts.append("Aliases:\n  " + ", ".join(f"dockyard {name}" for name in names))
+    lines = [line.rstrip() for line in declaration.strip("\n").splitlines()]
+    if lines:
+        parts.append("Options:\n" + "\n".join(f"  {line}" for line in lines))
+    if examples:
+        parts.append("Examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()))
+    return "\n\n".join(parts)
+
+
+with contextlib.suppress(AttributeError):
+    # Output to a pipe in UTF-8 whatever the locale says: container names and logs are.
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]

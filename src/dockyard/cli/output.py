@@ -1,0 +1,173 @@
+"""Looks: tables, sizes, ages, and the choice between table, template, JSON and bare IDs. Pure but for `show`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dockyard.cli.flags import Options
+from dockyard.cli.shell import Shell
+
+Json = dict[str, Any]
+GAP = "   "
+LEAST_WIDTH = 12
+"""A column that gives way keeps this many characters."""
+
+
+class Column(NamedTuple):
+    title: str
+    key: str
+    soft: bool = False
+    """Gives way where the terminal is too narrow."""
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, width: int = 0) -> list[str]:
+    """Lines of a table; with ``width`` the soft columns shrink until a line fits."""
+    cells = [[column.title for column in columns]]
+    cells += [[str(row.get(column.key, "")) for column in columns] for row in rows]
+    sizes = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    over = sum(sizes) + len(GAP) * (len(columns) - 1) - width if width else 0
+    while over > 0:
+        soft = [index for index, column in enumerate(columns) if column.soft and sizes[index] > LEAST_WIDTH]
+        if not soft:
+            break
+        widest = max(soft, key=lambda index: sizes[index])
+        sizes[widest] -= 1
+        over -= 1
+    return [
+        GAP.join(_fit(text, size) for text, size in zip(line, sizes, strict=True)).rstrip() for line in cells
+    ]  # fmt: skip
+
+
+def _fit(text: str, size: int) -> str:
+    return text.ljust(size) if len(text) <= size else text[: size - 1] + "…"
+
+
+def show(shell: Shell, options: Options, rows: Sequence[Json], columns: Sequence[Column], *, key: str = "ID",
+         listed: bool = True) -> int:  # fmt: skip
+    """Prints rows as ``--quiet``, ``--json``, ``--format`` or a table ask. ``key`` is what ``--quiet`` prints."""
+    form = options.text("format")
+    if options.on("quiet"):
+        for row in rows:
+            shell.say(str(row[key]))
+    elif options.on("json"):
+        import json
+
+        shell.say(json.dumps(list(rows) if listed else rows[0], indent=2))
+    elif form == "json":
+        import json
+
+        for row in rows:
+            shell.say(json.dumps({name: value for name, value in row.items() if not name.startswith("_")}))
+    elif form and form != "table":
+        _templated(shell, form, rows)
+    else:
+        width = terminal_width() if shell.on_terminal and not options.on("no-trunc") else 0
+        for number, line in enumerate(table(rows, columns, width=width)):
+            shell.say(shell.colour("1", line) if number == 0 else line)
+    return 0
+
+
+def _templated(shell: Shell, form: str, rows: Sequence[Json]) -> None:
+    from dockyard.cli.template import render
+
+    text = form.replace("\\t", "\t").replace("\\n", "\n")
+    if text.startswith("table "):
+        text = text.removeprefix("table ")
+        lines = [render(text, row) for row in rows]
+        fields = [part.split("}}")[0].strip().rsplit(".", 1)[-1] for part in text.split("{{")[1:]]
+        cells = [[_title(field) for field in fields], *(line.split("\t") for line in lines)]
+        columns = max(len(line) for line in cells)
+        sizes = [max(len(line[i]) if i < len(line) else 0 for line in cells) for i in range(columns)]
+        for line in cells:
+            shell.say(GAP.join(cell.ljust(sizes[i]) for i, cell in enumerate(line)).rstrip())
+        return
+    for row in rows:
+        shell.say(render(text, row))
+
+
+def _title(field: str) -> str:
+    """``RunningFor`` -> ``RUNNING FOR``."""
+    words, last = "", ""
+    for letter in field:
+        words += " " + letter if letter.isupper() and last.islower() else letter
+        last = letter
+    return {"ID": "ID", "Names": "NAMES"}.get(field, words.upper())
+
+
+def terminal_width() -> int:
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def size(number: float, *, digits: int = 3) -> str:
+    """Docker's sizes: powers of 1000, three significant digits (units.HumanSizeWithPrecision)."""
+    return _scaled(number, 1000, ("B", "kB", "MB", "GB", "TB", "PB"), digits)
+
+
+def binary_size(number: float) -> str:
+    """Powers of 1024, four digits, as ``docker stats`` shows memory."""
+    return _scaled(number, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"), 4)
+
+
+def _scaled(number: float, base: int, units: Sequence[str], digits: int) -> str:
+    index = 0
+    while abs(number) >= base and index < len(units) - 1:
+        number /= base
+        index += 1
+    return f"{number:.{digits}g}{units[index]}" if abs(number) < 10**digits else f"{number:.0f}{units[index]}"
+
+
+def duration(seconds: float) -> str:
+    """Docker's rough words for a span (units.HumanDuration)."""
+    whole = int(seconds)
+    steps: tuple[tuple[int, Callable[[int], str]], ...] = (
+        (1, lambda s: "Less than a second"),
+        (2, lambda s: "1 second"),
+        (60, lambda s: f"{s} seconds"),
+        (120, lambda s: "About a minute"),
+        (3600, lambda s: f"{s // 60} minutes"),
+        (5400, lambda s: "About an hour"),
+        (3600 * 48, lambda s: f"{round(s / 3600)} hours"),
+        (86400 * 14, lambda s: f"{s // 86400} days"),
+        (86400 * 60, lambda s: f"{s // (86400 * 7)} weeks"),
+        (86400 * 730, lambda s: f"{s // (86400 * 30)} months"),
+    )
+    for below, words in steps:
+        if whole < below:
+            return words(whole)
+    return f"{whole // (86400 * 365)} years"
+
+
+def ago(moment: float, now: float | None = None) -> str:
+    return duration(max(0, (time.time() if now is None else now) - moment)) + " ago"
+
+
+def epoch(text: str) -> float:
+    """Seconds of an RFC 3339 date, 0.0 for Go's zero time or nothing."""
+    if not text or text.startswith("0001-"):
+        return 0.0
+    from datetime import datetime
+
+    head, _, tail = text.partition(".")
+    digits = tail.rstrip("Z").split("+")[0].split("-")[0] if tail else ""
+    zone = tail[len(digits) :] if tail else ""
+    whole = datetime.fromisoformat((head + zone if tail else head).replace("Z", "+00:00")).timestamp()
+    return whole + (float(f"0.{digits}") if digits else 0.0)
+
+
+def short_id(identifier: str) -> str:
+    return identifier.removeprefix("sha256:")[:12]
+
+
+def shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

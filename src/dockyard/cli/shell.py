@@ -1,0 +1,107 @@
+"""One invocation: the client, the streams, and how results and refusals look."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from dockyard.cli.flags import Options, UsageError
+from dockyard.client import Client
+from dockyard.errors import DockyardError
+
+Json = dict[str, Any]
+OWN_SOCKET = "unix:///run/dockyard/dockyard.sock"
+
+
+class Shell:
+    def __init__(self, *, host: str = "", context: str = "", debug: bool = False, command: str = "") -> None:
+        self._host, self._context, self.debug, self.command = host, context, debug, command
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The engine that flags, environment and contexts name; Docker's socket otherwise."""
+        if self._client is None:
+            self._client = Client.from_env(host=self._host, context=self._context)
+        return self._client
+
+    @property
+    def on_terminal(self) -> bool:
+        return sys.stdout.isatty()
+
+    def colour(self, code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self.on_terminal and not os.environ.get("NO_COLOR") else text
+
+    def say(self, text: str = "") -> None:
+        sys.stdout.write(text + "\n")
+
+    def complain(self, text: str) -> None:
+        sys.stdout.flush()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def refused(self, error: DockyardError) -> None:
+        """An error as docker words it, and what to type next."""
+        from dockyard.cli.hints import next_command
+
+        told = str(error)
+        # What came over the wire has a status as evidence and no code of ours.
+        whose = "Error response from daemon: " if "status" in error.evidence and not error.code else "dockyard: "
+        self.complain(whose + told)
+        hint = error.hint or next_command(told)
+        if hint:
+            self.complain(self._dim(f"try: {hint}"))
+
+    def _dim(self, text: str) -> str:
+        return f"\033[2m{text}\033[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
+
+    def guarded(self, work: Callable[[Shell, Options], int | None], options: Options) -> int:
+        try:
+            return work(self, options) or 0
+        except DockyardError as error:
+            if self.debug:
+                raise
+            self.refused(error)
+            return 1
+        except UsageError as wrong:
+            self.complain(f"dockyard: {wrong}\n\nRun 'dockyard {self.command} --help' for more information")
+            return 125
+        finally:
+            sys.stdout.flush()
+            if self._client is not None:
+                self._client.close()
+
+    def each(self, names: Iterable[str], work: Callable[[str], str | None]) -> int:
+        """Does ``work`` for each name, prints what it returns, goes on after a refusal; 1 if there was one."""
+        status = 0
+        for name in names:
+            try:
+                told = work(name)
+            except DockyardError as error:
+                self.refused(error)
+                status = 1
+            else:
+                if told is not None:
+                    self.say(told)
+        return status
+
+    def confirm(self, warning: str, options: Options) -> bool:
+        """Asks before something is lost; ``--force`` answers."""
+        if options.on("force"):
+            return True
+        sys.stdout.write(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ")
+        sys.stdout.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def filters(options: Options, name: str = "filter") -> dict[str, list[str]] | None:
+    """``--filter key=value`` repeated, as the API's filters; None without any. Raises UsageError."""
+    found: dict[str, list[str]] = {}
+    for word in options.all(name):
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f'invalid argument "{word}" for "--{name}" flag: key=value is expected')
+        found.setdefault(key.strip().lower(), []).append(value.strip())
+    return found or None

@@ -1,0 +1,162 @@
+"""The machine: kernel, memory, disks, sysctls, cgroup layout, kernel log, resolver file."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from dockyard.doctor.facts import Disk, Host
+
+_SYSCTLS = (
+    "vm/max_map_count",
+    "vm/overcommit_memory",
+    "fs/inotify/max_user_instances",
+    "fs/inotify/max_user_watches",
+    "fs/file-max",
+    "fs/file-nr",
+    "kernel/pid_max",
+    "kernel/threads-max",
+    "net/ipv4/neigh/default/gc_thresh3",
+    "net/netfilter/nf_conntrack_max",
+    "net/netfilter/nf_conntrack_count",
+    "user/max_user_namespaces",
+    "net/core/somaxconn",
+)
+_LOG_LINES = re.compile(
+    rb"oom|Out of memory|table full|table overflow|I/O error|EXT4-fs error|Remounting filesystem|segfault"
+    rb"|apparmor=.DENIED|avc:.*denied|unregister_netdevice|upperdir|d_type|hung_task|blocked for more",
+    re.IGNORECASE,
+)
+_MAX_LOG = 200
+_NO_SPACE_NEEDED = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "nsfs", "bpf", "tracefs", "debugfs",
+                    "securityfs", "configfs", "pstore", "fusectl", "hugetlbfs", "autofs", "rpc_pipefs"}  # fmt: skip
+
+
+def read_host(engine_root: str, data_root: str) -> Host:
+    """Facts of the machine. ``engine_root`` is /proc/PID/root of the engine (its own view), or empty."""
+    memory = _meminfo()
+    release = os.uname().release
+    resolv, dangling = _resolv(engine_root)
+    return Host(
+        release=release,
+        machine=os.uname().machine,
+        modules=os.path.isdir(f"/lib/modules/{release}") or not os.path.exists("/proc/modules"),
+        memory_total=memory.get("MemTotal", 0),
+        memory_available=memory.get("MemAvailable", 0),
+        cgroup=_cgroup(),
+        controllers=_controllers(),
+        sysctls={name.replace("/", "."): value for name in _SYSCTLS if (value := _read(f"/proc/sys/{name}"))},
+        disks=read_disks(engine_root, data_root),
+        kernel_log=_kernel_log(),
+        binfmt=_listing("/proc/sys/fs/binfmt_misc"),
+        resolv_conf=resolv,
+        resolv_link=dangling,
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _listing(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def _meminfo() -> dict[str, int]:
+    found = {}
+    for line in _read("/proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        number = rest.split()[:1]
+        if number and number[0].isdigit():
+            found[name] = int(number[0]) * 1024
+    return found
+
+
+def _cgroup() -> str:
+    mounts = _read("/proc/self/mounts")
+    one, two = " cgroup " in mounts, " cgroup2 " in mounts
+    return "hybrid" if one and two else "v2" if two else "v1" if one else "none"
+
+
+def _controllers() -> list[str]:
+    unified = _read("/sys/fs/cgroup/cgroup.controllers").split()
+    legacy = [line.split()[0] for line in _read("/proc/cgroups").splitlines()[1:] if line.split()[3:4] == ["1"]]
+    return sorted({*unified, *(legacy if _cgroup() != "v2" else [])})
+
+
+def read_disks(root: str, data_root: str) -> list[Disk]:
+    """File systems of the engine's mount namespace that hold data: its data root first."""
+    source = f"{root[: -len('/root')]}/mounts" if root.endswith("/root") else "/proc/self/mounts"
+    found: dict[int, Disk] = {}
+    for line in _read(source).splitlines():
+        fields = line.split()
+        if len(fields) < 4 or fields[2] in _NO_SPACE_NEEDED or fields[2] == "overlay":
+            continue
+        path = fields[1].replace("\\040", " ")
+        disk = _disk(root, path, fields[2], fields[3])
+        if disk is not None and (disk.device not in found or _holds(path, data_root, found[disk.device].path)):
+            found[disk.device] = disk
+    if data_root:
+        kind = _kind_of(root, data_root, found)
+        disk = _disk(root, data_root, kind[0], kind[1])
+        if disk is not None:
+            return [disk, *(other for other in found.values() if other.device != disk.device)]
+    return list(found.values())
+
+
+def _holds(path: str, data_root: str, than: str) -> bool:
+    return data_root.startswith(path) and len(path) > len(than)
+
+
+def _kind_of(root: str, data_root: str, found: dict[int, Disk]) -> tuple[str, str]:
+    try:
+        device = os.stat(root + data_root).st_dev
+    except OSError:
+        return "", ""
+    return (found[device].kind, found[device].options) if device in found else ("", "")
+
+
+def _disk(root: str, path: str, kind: str, options: str) -> Disk | None:
+    try:
+        numbers = os.statvfs(root + path)
+        device = os.stat(root + path).st_dev
+    except OSError:
+        return None
+    size = numbers.f_frsize
+    return Disk(
+        path, kind, options, numbers.f_blocks * size, numbers.f_bavail * size, numbers.f_files, numbers.f_favail, device
+    )
+
+
+def _kernel_log() -> list[str]:
+    """Lines of the kernel log that any rule could want, newest last."""
+    try:
+        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return []
+    found: list[str] = []
+    try:
+        while len(found) < 5 * _MAX_LOG:
+            record = os.read(fd, 8192)
+            if _LOG_LINES.search(record):
+                found.append(record.split(b"\n")[0].decode("utf-8", "replace"))
+    except OSError:
+        pass  # EAGAIN: read to the end; EPIPE: overwritten while reading
+    finally:
+        os.close(fd)
+    return found[-_MAX_LOG:]
+
+
+def _resolv(root: str) -> tuple[str | None, str]:
+    path = f"{root}/etc/resolv.conf"
+    try:
+        return Path(path).read_text(errors="replace"), ""
+    except OSError:
+        return None, os.readlink(path) if os.path.islink(path) else ""

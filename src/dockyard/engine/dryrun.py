@@ -1,0 +1,38 @@
+"""The engine on its twins: the whole API, no root, nothing executed (``dockyard dryrun``)."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from dockyard.engine.containers import Containers
+from dockyard.engine.engine import Engine
+from dockyard.engine.execs import Execs
+from dockyard.engine.fake import FakeNetwork, FakeRootfs, FakeRuntime, FakeVolumes
+from dockyard.engine.fake.services import FakeImages, FakeNetworkService, FakeVolumeService, NoBuilds
+from dockyard.engine.kit import Kit
+from dockyard.engine.settings import Defaults
+from dockyard.engine.store import Store
+from dockyard.engine.system import HostReport, System
+
+
+def dry_engine(root: Path) -> Engine:
+    """An engine whose records live below ``root`` (a directory of its own) and whose containers are simulated."""
+    root.mkdir(parents=True, exist_ok=True)
+    rootfs, volumes = FakeRootfs(), FakeVolumes()
+    kit = Kit(
+        root=root, store=Store(root / "engine.db"), rootfs=rootfs, volumes=volumes, network=FakeNetwork(),
+        runtime=FakeRuntime(), boot_id="dryrun",
+    )  # fmt: skip
+    containers = Containers(kit, Defaults(hostname=platform.node()))
+    report = HostReport(engine_id="dryrun", storage={"Driver": "overlay2", "DriverStatus": [["Simulated", "true"]]})
+    return Engine(
+        kit=kit,
+        containers=containers,
+        execs=Execs(kit, containers),
+        images=FakeImages(rootfs, kit.events),
+        builds=NoBuilds(),
+        volumes=FakeVolumeService(volumes.users, kit.events),
+        networks=FakeNetworkService(kit.events),
+        system=System(kit, report, lambda: len({image.id for image in rootfs.images.values()}), {}),
+    )

@@ -1,0 +1,35 @@
+"""The exit helper: run by conmon's exit command when no daemon serves (``wiring.EXIT_HELPER`` asks before).
+
+It opens the engine as a library, settles the one container that ended (``--rm``, restart policy) and goes. A restart is
+started by it; the next exit brings the next helper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    import msgspec
+
+    from dockyard.engine import recovery
+    from dockyard.engine.wiring import EngineSettings, open_engine
+
+    settings_file, container_id = argv
+    settings = msgspec.json.decode(Path(settings_file).read_bytes(), type=EngineSettings)
+
+    async def settle() -> None:
+        engine = await open_engine(settings, daemon=False)
+        try:
+            await recovery.settle_alone(engine.kit, container_id)
+        finally:
+            await engine.close()
+
+    asyncio.run(settle())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""Wiring: opens the rooms below and joins them into an engine. The only place that knows them all."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dockyard.engine import recovery
+from dockyard.engine.adapters.network import NetworkAdapter, Networks
+from dockyard.engine.adapters.rootfs import RootfsAdapter
+from dockyard.engine.adapters.runtime import RuntimeAdapter
+from dockyard.engine.adapters.volumes import VolumeAdapter, Volumes
+from dockyard.engine.container import Container
+from dockyard.engine.containers import Containers
+from dockyard.engine.engine import Engine
+from dockyard.engine.execs import Execs
+from dockyard.engine.fake.services import NoBuilds
+from dockyard.engine.images import Images
+from dockyard.engine.kit import Kit
+from dockyard.engine.lock import RootLock
+from dockyard.engine.settings import Defaults
+from dockyard.engine.store import Store
+from dockyard.engine.system import HostReport, System
+from dockyard.model import new_id
+from dockyard.network import Controller, NetworkSettings
+from dockyard.runtime import Runtime, probe
+from dockyard.storage import Store as Storage
+from dockyard.transfer import Settings as TransferSettings
+from dockyard.transfer import Transfer
+from dockyard.transfer.adapter import StorageImages
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+EXIT_HELPER = """#!/bin/sh
+# Run by conmon after a container has ended. While a daemon serves, it settles the end itself; flock tells.
+exec 9<"{root}/daemon.lock" && flock -n -s 9 || exit 0
+exec 9<&-
+exec {python} -m dockyard.engine.orphan "{settings}" "$1"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    root: Path
+    run_dir: Path
+    defaults: Defaults = field(default_factory=Defaults)
+    cgroup_parent: str = "/dockyard"
+    labels: tuple[str, ...] = ()
+    snapshotter: str = "auto"
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
+
+
+async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engine:
+    """Everything opened, recovered and watched. Raises Conflict when the data root is in use.
+
+    ``daemon=False`` (the exit helper) opens the same without recovering: it looks after one container only.
+    """
+    settings.root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    lock = RootLock(settings.root)
+    await lock.acquire(daemon=daemon)
+    storage = await Storage.open(settings.root / "storage", snapshotter=settings.snapshotter)
+    facts = await probe()
+    runtime = Runtime(facts, str(settings.run_dir / "runtime"))
+    adapter = RuntimeAdapter(
+        runtime,
+        ulimits=settings.defaults.ulimits,
+        cgroup_parent=settings.cgroup_parent,
+        init=settings.defaults.init,
+        log_options=settings.defaults.log_options,
+    )
+    controller = await Controller.open(settings.root / "network", settings.run_dir, settings.network)
+    transfer = Transfer(settings.transfer, StorageImages(storage), settings.root)
+    store = Store(settings.root / "engine.db")
+    known: dict[str, Container] = {}
+    network = NetworkAdapter(controller, known)
+    kit = Kit(
+        root=settings.root, store=store, rootfs=RootfsAdapter(storage), volumes=VolumeAdapter(storage), network=network,
+        runtime=adapter, boot_id=BOOT_ID.read_text().strip(), exit_command=_exit_helper(settings), containers=known,
+    )  # fmt: skip
+    containers = Containers(kit, settings.defaults)
+    images, volumes = Images(storage, transfer, kit, containers.find), Volumes(storage, kit)
+    report = _report(settings, storage, runtime, _engine_id(store))
+    usage = {"image": images.usage, "container": containers.usage, "volume": volumes.usage}
+    engine = Engine(
+        kit=kit,
+        containers=containers,
+        execs=Execs(kit, containers),
+        images=images,
+        builds=NoBuilds(),
+        volumes=volumes,
+        networks=Networks(controller, network, kit, containers.find),
+        system=System(kit, report, lambda: len(storage.images.ids()), usage, transfer.login),
+        closers=[_closer(transfer.close), controller.close, runtime.close, storage.close, _closer(lock.release)],
+    )
+    if daemon:
+        await recovery.recover(kit)
+    return engine
+
+
+def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def closed() -> None:
+        close()
+
+    return closed
+
+
+def _engine_id(store: Store) -> str:
+    known = store.meta("engine-id")
+    if not known:
+        known = new_id()
+        store.set_meta("engine-id", known)
+    return known
+
+
+def _exit_helper(settings: EngineSettings) -> tuple[str, ...]:
+    script = settings.run_dir / "exit-helper"
+    text = EXIT_HELPER.format(root=settings.root, python=sys.executable, settings=settings.run_dir / "settings.json")
+    if not script.exists() or script.read_text() != text:
+        script.write_text(text)
+        os.chmod(script, 0o700)
+    return ("/bin/sh", str(script))
+
+
+def _report(settings: EngineSettings, storage: Storage, runtime: Runtime, engine_id: str) -> HostReport:
+    facts = runtime.facts
+    warnings = [
+        f"OCI runtime {item.name} does not work here: {item.reason}" for item in facts.runtimes if not item.works
+    ]
+    if not facts.can_raise_limits:
+        warnings.append("This host cannot raise limits (no CAP_SYS_RESOURCE): ulimits are clamped to the daemon's own")
+    return HostReport(
+        engine_id=engine_id,
+        storage={"Driver": "overlay2", "DriverStatus": [list(row) for row in storage.driver_status()]},
+        runtime={
+            "Runtimes": {item.name: {"path": item.path} for item in facts.runtimes if item.works},
+            "DefaultRuntime": facts.runtime.name,
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if str(facts.cgroup.layout) == "v2" else "1",
+            "SecurityOptions": (["name=seccomp,profile=builtin"] if facts.seccomp else [])
+            + (["name=apparmor"] if facts.apparmor else []),
+            "InitBinary": facts.init_path or "",
+        },
+        labels=settings.labels,
+        warnings=warnings,
+        components=[
+            {"Name": facts.runtime.name, "Version": facts.runtime.version, "Details": {}},
+            {"Name": "conmon", "Version": facts.conmon_version, "Details": {}},
+            {"Name": "linux", "Version": platform.release(), "Details": {}},
+        ],
+    )

@@ -1,0 +1,202 @@
+"""The registry put together: one handler for one port.
+
+    /v2/       distribution API        /token           tokens            /health, /metrics
+    /v1/       ping and search         /api/v0/         administration    /   pages, when some are given
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dockyard.errors import Cancelled, DockyardError
+from dockyard.http import Limits, Request, Response, Server
+from dockyard.http.response import Answer
+from dockyard.registry.accounts import Accounts
+from dockyard.registry.admin_api import AdminApi
+from dockyard.registry.api import Api, error_document, wire_error
+from dockyard.registry.collector import Collector
+from dockyard.registry.content import Content
+from dockyard.registry.core import Config, Core
+from dockyard.registry.database import open_database
+from dockyard.registry.delivery import Deliverer
+from dockyard.registry.drivers.files import FileStore
+from dockyard.registry.errors import THING_UNKNOWN
+from dockyard.registry.gate import Gate
+from dockyard.registry.ldap import Directory, load_directory
+from dockyard.registry.metrics import Metrics
+from dockyard.registry.mirrors import Mirrors
+from dockyard.registry.ports import BlobStore
+from dockyard.registry.proxy import Proxy
+from dockyard.registry.retention import Retention
+from dockyard.registry.search import Search
+from dockyard.registry.token_api import TokenApi
+from dockyard.registry.tokens import Tokens
+from dockyard.registry.uploads import Uploads
+
+log = logging.getLogger("dockyard.registry")
+
+PULLS_SECONDS = 10.0
+_LIMITS = Limits(write_seconds=120.0)
+
+Pages = Callable[["Registry"], Callable[[Request], Answer | Awaitable[Answer]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the data is: a directory, and instead of its parts a PostgreSQL URL or a bucket's."""
+
+    data: Path
+    database: str = ""
+    bucket: str = ""
+
+
+def open_store(places: Places) -> BlobStore:
+    if not places.bucket:
+        return FileStore(places.data)
+    from dockyard.registry.drivers.bucket import BucketStore
+
+    return BucketStore(places.bucket)
+
+
+class Registry:
+    """Everything but the sockets: `server.listen_*` after `start`."""
+
+    def __init__(self, core: Core, pages: Pages | None = None) -> None:
+        self.core = core
+        self.metrics = Metrics()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.tokens = Tokens(core.db, core.config.service, core.clock)
+        self.accounts = Accounts(core)
+        self.gate = Gate(core, self.accounts, self.tokens, self.spawn)
+        self.content = Content(core)
+        self.uploads = Uploads(core)
+        self.proxy = Proxy(core, self.content, self.uploads)
+        self.api = Api(core, self.content, self.uploads, self.gate, self.proxy)
+        self.token_api = TokenApi(core, self.accounts, self.tokens)
+        self.search = Search(core, self.gate)
+        self.collector = Collector(core)
+        self.retention = Retention(core)
+        self.deliverer = Deliverer(core)
+        self.mirrors = Mirrors(core, self.content, self.uploads)
+        self.admin = AdminApi(self)
+        self.server = Server(
+            self.handle, on_error=self.on_error, limits=_LIMITS,
+            default_headers={"Docker-Distribution-Api-Version": "registry/2.0", "X-Content-Type-Options": "nosniff"},
+        )  # fmt: skip
+        self._pages = pages(self) if pages is not None else None
+
+    @classmethod
+    def open(cls, places: Places, config: Config, pages: Pages | None = None) -> Registry:
+        """Raises DATABASE_FAILED, STORE_FAILED."""
+        places.data.mkdir(parents=True, exist_ok=True, mode=0o750)
+        db = open_database(places.database or str(places.data / "registry.db"))
+        return cls(Core(db, open_store(places), config), pages)
+
+    async def start(self) -> None:
+        await self.tokens.load()
+        await self.use_directory(await load_directory(self.core))
+        for worker in (self._count_pulls(), self.deliverer.run(), self.mirrors.run(), self.collector.run()):
+            self.spawn(worker)
+
+    async def use_directory(self, directory: Directory | None) -> None:
+        self.accounts.directory = directory
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The one supervisor of what runs beside requests; a failure is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("background work failed: %s", task.exception(), exc_info=task.exception())
+
+    async def close(self) -> None:
+        await self.server.close()
+        with contextlib.suppress(DockyardError):
+            await self.flush_pulls()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LIMITS.close_seconds)
+        await self.proxy.close()
+        await self.mirrors.close()
+        await self.deliverer.close()
+        await self.accounts.close()
+        await self.core.blobs.close()
+        await self.core.db.close()
+
+    # ---- requests
+
+    def handle(self, request: Request) -> Answer | Awaitable[Answer]:
+        target = request.target
+        if target.startswith("/v2"):
+            return self.api.handle(request)
+        path = request.raw_path
+        if path == "/token":
+            return self.token_api.handle(request)
+        if path in {"/v1/_ping", "/v1/_ping/"}:
+            return self.search.ping(request)
+        if path == "/v1/search":
+            return self.search.handle(request)
+        if path == "/health":
+            return self._health()
+        if path == "/metrics":
+            return self.metrics.page(self)
+        if path.startswith("/api/v0/"):
+            return self.admin.handle(request)
+        if self._pages is not None:
+            return self._pages(request)
+        raise THING_UNKNOWN(what="page", name=path[:200])
+
+    async def _health(self) -> Response:
+        """200 when the database answers; load balancers ask here."""
+        await self.core.db.epoch()
+        return Response(200, {"Content-Type": "application/json"}, b'{"status":"ok"}')
+
+    def on_error(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, DockyardError):
+            response = wire_error(error)
+            if response.status >= 500 and not isinstance(error, Cancelled):
+                log.warning("%s %s: %s", request.method, request.raw_path, error)
+        else:
+            log.error("%s %s failed", request.method, request.raw_path, exc_info=error)
+            response = error_document(DockyardError("internal error"), 500, "UNKNOWN")
+        code = error.code if isinstance(error, DockyardError) else type(error).__name__
+        self.metrics.errors[response.status, code] += 1
+        return response
+
+    # ---- pull counts
+
+    async def _count_pulls(self) -> None:
+        while True:
+            await asyncio.sleep(PULLS_SECONDS)
+            with contextlib.suppress(DockyardError):  # counts wait for the next round
+                await self.flush_pulls()
+
+    async def flush_pulls(self) -> None:
+        """Counts are gathered in memory: a pull must not cost a commit. A crash loses ten seconds of them."""
+        pulled, self.api.cache.pulled = self.api.cache.pulled, {}
+        if not pulled:
+            return
+        now = self.core.clock()
+
+        def work(tx: Any) -> None:
+            for (name, tag), count in pulled.items():
+                tx.run("UPDATE repositories SET pulls = pulls + ? WHERE name = ?", (count, name))
+                if tag:
+                    tx.run(
+                        "UPDATE tags SET pulled = ? WHERE name = ? AND repository = (SELECT id FROM repositories"
+                        " WHERE name = ?)",
+                        (now, tag, name),
+                    )
+
+        await self.core.db.write(work)

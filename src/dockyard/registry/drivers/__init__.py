@@ -1,0 +1,1 @@
+"""Where large bytes rest: the file system, or an object store's bucket."""

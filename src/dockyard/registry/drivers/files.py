@@ -1,0 +1,240 @@
+"""Blobs as files.
+
+    ROOT/blobs/sha256/ab/<hex>-<nonce>     written once: fsync, rename from uploads/, fsync of the directory
+    ROOT/uploads/<upload id>               as long as the database says; longer only if a crash cut an acknowledgement
+
+Hashing and writing happen in one lane of threads, a piece ahead of the socket, so a push costs one pass over its bytes.
+Several replicas on one machine or one shared file system may use the same ROOT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from dockyard.registry.errors import STORE_FAILED, STORE_FULL, UPLOAD_INVALID
+from dockyard.registry.ports import Stored
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+T = TypeVar("T")
+
+_PIECE = 1024 * 1024  # bytes handed to a thread at once: the hand-over (50 us) is then 3 % of hashing them
+_LANES = 4
+_READ = 256 * 1024
+_STATES = 4096  # unfinished uploads whose hash is kept; the others are read back once at their end
+
+
+def new_location(digest: str) -> str:
+    algorithm, _, hexed = digest.partition(":")
+    return f"{algorithm}/{hexed[:2]}/{hexed}-{secrets.token_hex(4)}"
+
+
+def _translated(error: OSError) -> Exception:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return STORE_FULL()
+    return STORE_FAILED(reason=error.strerror or str(error))
+
+
+class FileStore:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lane = ThreadPoolExecutor(_LANES, thread_name_prefix="registry-blobs")
+        self._states: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
+        for part in ("blobs", "uploads"):
+            (root / part).mkdir(parents=True, exist_ok=True)
+
+    async def run(self, work: Callable[..., T], *args: object) -> T:
+        """In the lane; a cancelled caller still waits for the thread, which uses the caller's descriptors."""
+        job = asyncio.get_running_loop().run_in_executor(self._lane, work, *args)
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            await asyncio.wait({job})
+            raise
+        except OSError as error:
+            raise _translated(error) from error
+
+    def _upload(self, upload: str) -> Path:
+        return self.root / "uploads" / upload
+
+    async def begin(self, upload: str, offset: int, algorithm: str) -> FileIngest:
+        def open_at() -> int:
+            fd = os.open(self._upload(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            size = os.fstat(fd).st_size
+            if size < offset:
+                os.close(fd)
+                raise UPLOAD_INVALID(reason=f"{offset - size} acknowledged bytes are missing; start again")
+            if size > offset:
+                os.ftruncate(fd, offset)
+            os.lseek(fd, offset, os.SEEK_SET)
+            return fd
+
+        hasher, hashed = self._states.pop(upload, (None, -1))
+        if offset == 0:
+            hasher = hashlib.new(algorithm)
+        elif hashed != offset:
+            hasher = None
+        return FileIngest(self, upload, await self.run(open_at), offset, hasher)
+
+    def keep_state(self, upload: str, hasher: _Hash, size: int) -> None:
+        self._states[upload] = (hasher, size)
+        while len(self._states) > _STATES:
+            self._states.popitem(last=False)
+
+    async def digest(self, upload: str, algorithm: str, size: int) -> str:
+        hasher, hashed = self._states.get(upload, (None, -1))
+        if hasher is not None and hashed == size and hasher.name == algorithm:
+            return f"{algorithm}:{hasher.hexdigest()}"
+
+        def read_back() -> str:
+            try:
+                file = self._upload(upload).open("rb")
+            except FileNotFoundError:  # a crash came between its move and the record
+                raise UPLOAD_INVALID(reason="acknowledged bytes are missing; start again") from None
+            with file:
+                if os.fstat(file.fileno()).st_size > size:
+                    os.truncate(self._upload(upload), size)
+                return hashlib.file_digest(file, algorithm).hexdigest()
+
+        return f"{algorithm}:{await self.run(read_back)}"
+
+    async def commit(self, upload: str, digest: str) -> str:
+        location = new_location(digest)
+
+        def move() -> None:
+            target = self.root / "blobs" / location
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _sync_directory(target.parent.parent)
+            source = self._upload(upload)
+            with source.open("rb+") as file:
+                os.fsync(file.fileno())
+            source.rename(target)
+            _sync_directory(target.parent)
+
+        await self.run(move)
+        self._states.pop(upload, None)
+        return location
+
+    async def abandon(self, upload: str) -> None:
+        self._states.pop(upload, None)
+        await self.run(lambda: self._upload(upload).unlink(missing_ok=True))
+
+    def path(self, location: str) -> str:
+        return f"{self.root}/blobs/{location}"
+
+    async def read(self, location: str, offset: int, count: int) -> AsyncIterator[bytes]:
+        fd = await self.run(os.open, self.path(location), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while count:
+                data = await self.run(os.pread, fd, min(count, _READ), offset)
+                if not data:
+                    raise STORE_FAILED(reason=f"{location} is shorter than recorded")
+                yield data
+                offset += len(data)
+                count -= len(data)
+        finally:
+            os.close(fd)
+
+    async def delete(self, location: str) -> None:
+        await self.run(lambda: Path(self.path(location)).unlink(missing_ok=True))
+
+    async def list(self, kind: str) -> AsyncIterator[Stored]:
+        base = self.root / kind
+
+        def directory(place: Path) -> tuple[list[Path], list[Stored]]:
+            folders, files = [], []
+            with contextlib.suppress(FileNotFoundError), os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        stat = entry.stat(follow_symlinks=False)
+                        name = os.path.relpath(entry.path, base)
+                        files.append(Stored(name, stat.st_size, stat.st_mtime))
+            return folders, files
+
+        pending = [base]
+        while pending:
+            folders, files = await self.run(directory, pending.pop())
+            pending += folders
+            for file in files:
+                yield file
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._lane.shutdown)
+
+
+class FileIngest:
+    """Pieces are collected to `_PIECE` and written by a thread while the next ones arrive."""
+
+    def __init__(self, store: FileStore, upload: str, fd: int, size: int, hasher: _Hash | None) -> None:
+        self._store = store
+        self._upload = upload
+        self._fd = fd
+        self._size = size
+        self._hasher = hasher
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._job: asyncio.Future[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes >= _PIECE:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        await self._settle()
+        held, self._held, self._held_bytes = self._held, [], 0
+        if held:
+            self._job = asyncio.ensure_future(self._store.run(self._put, held))
+
+    async def _settle(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            await job
+
+    def _put(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            if self._hasher is not None:
+                self._hasher.update(piece)
+            self._size += len(piece)
+
+    async def sync(self) -> int:
+        await self._flush()
+        await self._settle()
+        await self._store.run(os.fsync, self._fd)
+        if self._hasher is not None:
+            self._store.keep_state(self._upload, self._hasher, self._size)
+        return self._size
+
+    async def close(self) -> None:
+        with contextlib.suppress(Exception):  # its error was raised by write or sync already, or nobody acknowledges
+            await self._settle()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
