@@ -44,9 +44,10 @@ class PrivateEngine:
     def log(self) -> Path:
         return self.root / "engine.log"
 
-    def inside(self, *command: str) -> list[str]:
-        """``command`` to be run in the engine's network and mount namespace."""
-        return ["nsenter", "-t", str(self.process.pid), "-n", "-m", "--", *command]
+    def inside(self, *command: str, cwd: Path = Path("/")) -> list[str]:
+        """``command`` to be run in the engine's network and mount namespace (nsenter itself goes to /)."""
+        change = ["sh", "-c", 'cd "$0" && exec "$@"', str(cwd)]
+        return ["nsenter", "-t", str(self.process.pid), "-n", "-m", "--", *change, *command]
 
     def docker(self, *words: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["docker", "-H", self.host, *words], capture_output=True, text=True, timeout=timeout)

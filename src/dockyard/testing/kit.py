@@ -1,7 +1,8 @@
 """Images for conformance runs that need no registry: docker archives made from this host's busybox and Debian mirror.
 
-The names are those that the suites of others ask for; the content is a busybox tree (``alpine:3.10``, ``busybox``), one
-static program (``hello-world``) or a small Debian with Python (``python:3.13-alpine``). Every engine loads the same file.
+The names are those that the suites of others ask for; the content is a busybox tree (``alpine:3.10``, ``busybox``),
+one static program (``hello-world``) or a small Debian with Python (``python:3.13-alpine``). Every engine loads the same
+file.
 """
 
 from __future__ import annotations
