@@ -9,6 +9,8 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from dockyard.engine import errors, lifecycle
 from dockyard.engine.container import Container
 from dockyard.engine.kit import Kit
@@ -48,7 +50,11 @@ class Creation:
         host = self._complete(host)
         planning.check_host(host, config)
         host = self._resolve_targets(host)
-        mounts = resolve_mounts(merged, host, self._mounts_of)
+        # Named before anything is made: a crash then knows which volumes are this container's.
+        mounts = tuple(
+            msgspec.structs.replace(point, name=new_id()) if point.anonymous else point
+            for point in resolve_mounts(merged, host, self._mounts_of)
+        )
         container_id = new_id()
         record = Record(
             id=container_id,
