@@ -8,6 +8,7 @@ is not removed.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from dockyard.network.records import Records
 from dockyard.network.watch import FirewallWatch
 
 Json = dict[str, Any]
+LINGER = 2.0
+"""Seconds that the kernel is given to take a left namespace's interfaces away."""
 SHARED = frozenset({"", "host"})
 """``Sandbox.netns`` of containers without a namespace of their own here."""
 
@@ -39,11 +42,14 @@ class Controller:
         self._netns = run_dir / "netns"
         self._records = Records(root / "network.db")
         self._thread = NetnsThread("network")
+        self._firewall = kernelwork.HostFirewall()
         self._ports = ports.Holder()
         self._names = NameService(self)
         self._specs: dict[str, SandboxSpec] = {}
         self._mtu = settings.mtu
         self._watch: FirewallWatch | None = None
+        self._spare: kernelwork.Spare | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
         self._families = tuple(
             family for family, on in (("ip", settings.iptables), ("ip6", settings.ip6tables and settings.iptables)) if on
         )
@@ -72,20 +78,26 @@ class Controller:
     async def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self._names.close()
         self._thread.close()
+        if self._spare is not None:
+            self._spare.close()
+        self._firewall.close()
         self._records.close()
 
     async def uninstall(self) -> None:
         """Takes bridges and tables from the kernel; records stay. Running containers lose their connections."""
 
         def work() -> None:
+            self._remove_strays()
             bridges = self._driven("bridge")
             for network in bridges:
                 kernelwork.remove_bridge(network)
-            kernelwork.pass_forward_policy([], self._families, [network.bridge for network in bridges])
+            self._firewall.pass_forward_policy([], self._families, [network.bridge for network in bridges])
             if self._families:
-                kernelwork.run_nft(firewall.remove())
+                self._firewall.run(firewall.remove())
 
         if self._watch is not None:
             self._watch.close()
@@ -144,7 +156,7 @@ class Controller:
             return
         kernelwork.setup_bridge(network, self._mtu)
         self._filter(firewall.network_elements(network))
-        kernelwork.pass_forward_policy([network.bridge], self._families)
+        self._firewall.pass_forward_policy([network.bridge], self._families)
         if network.enable_ipv6 and self.settings.ip_forward:
             sysctl.write_if_present("net.ipv6.conf.all.forwarding", "1")
 
@@ -152,7 +164,7 @@ class Controller:
         """Adds or deletes elements in one transaction. In the kernel thread."""
         rows = [item for item in elements if item[0] in self._families]
         if rows:
-            kernelwork.run_nft(firewall.delete(rows) if gone else firewall.add(rows))
+            self._firewall.run(firewall.delete(rows) if gone else firewall.add(rows))
 
     async def remove_network(self, ref: str) -> Network:
         network = self.network(ref)
@@ -174,7 +186,8 @@ class Controller:
             kernelwork.remove_parent(network)
             return
         self._filter(firewall.network_elements(network), gone=True)
-        kernelwork.pass_forward_policy([], self._families, [network.bridge])
+        self._firewall.pass_forward_policy([], self._families, [network.bridge])
+        self._remove_strays(network.bridge)
         kernelwork.remove_bridge(network)
 
     # -- endpoints --------------------------------------------------------------------------------------------------
@@ -299,7 +312,12 @@ class Controller:
         except BaseException:
             await self.teardown(spec.container_id)
             raise
+        self._thread.begin(self._prepare_spare)
         return sandbox
+
+    def _prepare_spare(self) -> None:
+        if self._spare is None:
+            self._spare = kernelwork.make_spare()
 
     def _publish(self, spec: SandboxSpec, pairs: Sequence[routing.Pair]) -> tuple[Published, ...]:
         door = routing.gateway(pairs) or routing.gateway(pairs, "ip6")
@@ -325,17 +343,18 @@ class Controller:
         return tuple(found)
 
     def _join(self, path: Path, pairs: Sequence[routing.Pair], sandbox: Sandbox) -> Doors | None:
-        fd = kernelwork.open_sandbox(path)
+        spare, self._spare = self._spare or kernelwork.make_spare(), None
         try:
+            kernelwork.keep_sandbox(spare, path)
             wired = [pair for pair in pairs if pair[0].driver in {"bridge", "macvlan"}]
             names = any(not network.predefined for network, _ in wired)
             if wired:
-                kernelwork.plug(fd, wired, self._mtu, routing.doors(wired))
+                kernelwork.plug(spare.namespace, wired, self._mtu, routing.doors(wired))
             self._filter(self._elements(sandbox))
             self._forget_flows(sandbox.published)
-            return kernelwork.name_doors(fd) if names else None
+            return spare.take_doors() if names else None
         finally:
-            os.close(fd)
+            spare.close()
 
     def _elements(self, sandbox: Sandbox) -> list[firewall.Element]:
         guarded = self.settings.respect_host_firewall
@@ -394,15 +413,31 @@ class Controller:
             return
         left = self._records.of(container)
         if sandbox.netns not in SHARED:
-            await self._thread.run(lambda: self._leave(sandbox, left))
+            await self._thread.run(lambda: self._leave(sandbox))
+            self._sweep_later()
         current = [item for item in left if item.id in self._records.endpoints]
         self._records.leave(container, [_left(item) for item in current])
 
-    def _leave(self, sandbox: Sandbox, endpoints: Sequence[Endpoint]) -> None:
+    def _leave(self, sandbox: Sandbox) -> None:
         self._filter(self._elements(sandbox), gone=True)
         self._forget_flows(sandbox.published)
-        kernelwork.unplug([item for item in endpoints if item.interface])
         kernelwork.close_sandbox(Path(sandbox.netns))
+
+    def _sweep_later(self) -> None:
+        """The kernel ends a namespace with its interfaces by itself, in its own time and many in one go, where removing
+        an interface holds everybody up for a grace period (14 ms here). What somebody else keeps alive (a process that
+        entered the namespace) is removed later."""
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(LINGER, self._sweep_now)
+
+    def _sweep_now(self) -> None:
+        self._sweeping = None
+        self._thread.begin(self._remove_strays)
+
+    def _remove_strays(self, *bridge: str) -> None:
+        endpoints = [item for name in list(self._records.sandboxes) for item in self._records.of(name)]
+        bridges = {network.bridge for network in self._driven("bridge")} | set(bridge)
+        kernelwork.remove_links(kernelwork.stray_ports(bridges, endpoints))
 
     async def forget(self, container: str) -> None:
         await self.teardown(container)
@@ -450,9 +485,9 @@ class Controller:
         elements += [row for sandbox in self._records.sandboxes.values() for row in self._elements(sandbox)]
         unique = list(dict.fromkeys(elements))
         guarded = self.settings.respect_host_firewall
-        kernelwork.run_nft(firewall.whole(unique, self._families, guarded=guarded))
+        self._firewall.run(firewall.whole(unique, self._families, guarded=guarded))
         bridges = [network.bridge for network in self._driven("bridge")]
-        kernelwork.pass_forward_policy(bridges, self._families)
+        self._firewall.pass_forward_policy(bridges, self._families)
 
     async def _heal(self) -> None:
         """Somebody else changed the firewall: what is ours is put back in one transaction."""
@@ -462,6 +497,7 @@ class Controller:
         for path in self._netns.iterdir() if self._netns.is_dir() else ():
             if path.name not in self._records.sandboxes:
                 kernelwork.close_sandbox(path)
+        self._remove_strays()
 
     # -- looking ----------------------------------------------------------------------------------------------------
 

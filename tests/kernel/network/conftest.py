@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -61,6 +62,16 @@ class Host:
         with NetlinkSocket() as netlink:
             return {link.name: link for link in rt.links(netlink)}
 
+    def settled(self) -> set[str]:
+        """Names of links once the kernel has taken away those of namespaces that ended; it does so in its own time."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            found = set(self.links())
+            if not any(name.startswith("veth") for name in found):
+                break
+            time.sleep(0.01)
+        return found
+
     def nft(self, commands: str) -> str:
         with Nft() as nft:
             return nft.run(commands)
@@ -69,8 +80,9 @@ class Host:
         """A program run on the host; raises if it fails."""
         return subprocess.run(words, check=True, capture_output=True, text=True, timeout=10).stdout
 
-    def server(self, where: str | int | None, address: str, port: int, reply: bytes = b"") -> socket.socket:
-        """A TCP server that sends its client's address (or ``reply``) and closes; ends when its socket is closed."""
+    @contextlib.contextmanager
+    def server(self, where: str | int | None, address: str, port: int) -> Iterator[None]:
+        """A TCP server that sends its client's address and closes."""
 
         def listen() -> socket.socket:
             return socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -82,10 +94,14 @@ class Host:
                 while True:
                     connection, peer = listener.accept()
                     with connection:
-                        connection.sendall(reply or peer[0].encode())
+                        connection.sendall(peer[0].encode())
 
-        threading.Thread(target=serve, daemon=True).start()
-        return listener
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with listener:
+            yield
+            listener.shutdown(socket.SHUT_RDWR)  # close alone would leave accept waiting, and the namespace alive
+            thread.join(5)
 
     def fetch(self, where: str | int | None, address: str, port: int, timeout: float = 2.0) -> str:
         """What the server at address:port said; "" when nothing answered."""
@@ -130,7 +146,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
         with netns.entered(host_fd):
             made = Host(outside_fd, run, tmp_path / "root")
             yield made
-            left = set(made.links()) - {"lo", "eth0"}
+            left = made.settled() - {"lo", "eth0"}
             tables = made.nft("list tables")
         sandboxes = list((run / "netns").iterdir()) if (run / "netns").is_dir() else []
         assert (left, tables, sandboxes) == (set(), "", [])
@@ -142,7 +158,9 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def _make(path: Path) -> int:
-    return netns.create(path)
+    made = netns.create()
+    netns.keep(made, path)
+    return made
 
 
 class Start(Protocol):

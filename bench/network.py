@@ -1,0 +1,260 @@
+"""What networking costs, in a throw-away host (root). ``python -m bench.network [COUNT]``.
+
+Prints: attach with one published port (first and last of COUNT), of that in the kernel thread; answers a second of the
+name service with latency; restart with COUNT endpoints under a ping flood; throughput against a hand-made bridge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from dockyard.kernel import netns
+from dockyard.model import EndpointSettings, PortBinding
+from dockyard.network import Controller, NetworkSettings, SandboxSpec
+
+NET = {"Name": "bench", "IPAM": {"Config": [{"Subnet": "10.60.0.0/16"}]}}
+
+
+def spec(number: int, root: Path, *, port: bool = True) -> SandboxSpec:
+    where = root / "files" / str(number)
+    where.mkdir(parents=True, exist_ok=True)
+    bindings: dict[str, Any] = {"80/tcp": [PortBinding(host_port=str(10000 + number))]} if port else {}
+    identity = f"{number:064x}"
+    return SandboxSpec(identity, f"c{number}", f"c{number}", str(where), mode="bench", bindings=bindings)
+
+
+async def attach(controller: Controller, root: Path, count: int) -> None:
+    spent: list[float] = []
+    inside: list[float] = []
+    run = controller._thread.run
+
+    async def timed(job: Any) -> Any:
+        def work() -> Any:
+            begin = time.perf_counter()
+            try:
+                return job()
+            finally:
+                inside.append(time.perf_counter() - begin)
+
+        return await run(work)
+
+    controller._thread.run = timed  # type: ignore[method-assign]
+    for number in range(count):
+        made = spec(number, root)
+        begin = time.perf_counter()
+        await controller.connect(made.container_id, made.name, "bench", EndpointSettings())
+        await controller.setup(made)
+        spent.append((time.perf_counter() - begin) * 1e3)
+    controller._thread.run = run  # type: ignore[method-assign]
+    few = max(1, min(50, count // 4))
+    show = statistics.median
+    print(f"attach with a port: first {few}: {show(spent[:few]):.2f} ms, last {few} of {count}: {show(spent[-few:]):.2f} ms,"
+          f" kernel thread {show(inside[:few]) * 1e3:.2f} / {show(inside[-few:]) * 1e3:.2f} ms")  # fmt: skip
+
+
+def ask(path: str, seconds: float, window: int, out: list[float]) -> None:
+    """A client with ``window`` questions in flight, in a thread of its own inside the sandbox."""
+    with netns.entered(path):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(("127.0.0.11", 53))
+    sock.settimeout(1)
+    sent: dict[int, float] = {}
+    tail = b"\1\0\0\1\0\0\0\0\0\0\2c1\0\0\1\0\1"
+    number, end = 0, time.perf_counter() + seconds
+    with sock, contextlib.suppress(TimeoutError):
+        while (now := time.perf_counter()) < end:
+            while len(sent) < window:
+                number = (number + 1) & 0xFFFF
+                sent[number] = now
+                sock.send(number.to_bytes(2, "big") + tail)
+            data = sock.recv(600)
+            out.append(time.perf_counter() - sent.pop(int.from_bytes(data[:2], "big")))
+
+
+async def names(controller: Controller, seconds: float = 3.0) -> None:
+    out: list[float] = []
+    script = "import sys; from bench.network import ask_main; ask_main(sys.argv[1], float(sys.argv[2]))"
+    begin = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(controller._records.sandboxes[f"{0:064x}"].netns), str(seconds),
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    text, _ = await process.communicate()
+    print(f"names: {text.decode().strip()} ({time.perf_counter() - begin:.1f} s)")
+    assert out is not None
+
+
+def ask_main(path: str, seconds: float) -> None:
+    out: list[float] = []
+    thread = threading.Thread(target=ask, args=(path, seconds, 32, out))
+    thread.start()
+    thread.join()
+    out.sort()
+    print(f"{len(out) / seconds:.0f} answers/s, p50 {out[len(out) // 2] * 1e3:.2f} ms, p99 {out[len(out) * 99 // 100] * 1e3:.2f} ms")
+
+
+def ping_main(address: str, seconds: float) -> None:
+    """An echo request every 2 ms; says how many were not answered within a second."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    sock.connect((address, 0))
+    sock.settimeout(1)
+    sent, seen, end = 0, set[int](), time.perf_counter() + seconds
+
+    def receive() -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                data = sock.recv(200)
+                if data[20] == 0:
+                    seen.add(int.from_bytes(data[26:28], "big"))
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    while time.perf_counter() < end:
+        body = b"\x08\0\0\0" + b"\x12\x34" + sent.to_bytes(2, "big")
+        total = 0x0800 + 0x1234 + sent
+        check = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        sock.send(body[:2] + check.to_bytes(2, "big") + body[4:])
+        sent += 1
+        time.sleep(0.002)
+    thread.join()
+    print(f"{sent} sent, {sent - len(seen)} lost")
+
+
+def pinging(sandbox: Path) -> subprocess.Popen[str]:
+    script = "from bench.network import ping_main; ping_main('198.51.100.1', 5)"
+    with netns.entered(sandbox):
+        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+async def restart(root: Path, run: Path, count: int) -> Controller:
+    """A new controller over the same records, while a container is flooded with pings."""
+    flood = pinging(run / "netns" / f"{0:064x}")
+    await asyncio.sleep(0.5)
+    begin = time.perf_counter()
+    controller = await Controller.open(root, run, NetworkSettings())
+    specs = {f"{number:064x}": spec(number, root) for number in range(count)}
+    await controller.recover(dict.fromkeys(specs, 1), specs)
+    took = time.perf_counter() - begin
+    text = await asyncio.to_thread(flood.communicate)
+    print(f"restart with {count} endpoints: {took:.2f} s; ping flood to the outside meanwhile: {text[0].strip()}")
+    return controller
+
+
+def stream(server: str, client: str, address: str, seconds: float = 3.0) -> float:
+    """Gbit/s of one TCP stream between two namespaces."""
+    with netns.entered(server):
+        listener = socket.create_server((address, 0))
+    pid = os.fork()
+    if pid == 0:
+        connection, _ = listener.accept()
+        buffer = bytearray(1 << 20)
+        while connection.recv_into(buffer):
+            pass
+        os._exit(0)
+    with netns.entered(client):
+        sender = socket.create_connection(listener.getsockname())
+    payload, total, end = bytes(1 << 18), 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        total += sender.send(payload)
+    sender.close()
+    os.waitpid(pid, 0)
+    listener.close()
+    return total * 8 / seconds / 1e9
+
+
+def by_hand(lab: Path) -> tuple[str, str, str]:
+    """The plainest bridge with two containers and a masquerade, as a person would type it."""
+    text = """
+ip link add hand0 type bridge; ip addr add 10.61.0.1/16 dev hand0; ip link set hand0 mtu 1400 up
+for i in 2 3; do
+  ip netns add hand$i; ip link add hv$i mtu 1400 type veth peer name eth0 mtu 1400 netns hand$i; ip link set hv$i master hand0 up
+  ip -n hand$i addr add 10.61.0.$i/16 dev eth0; ip -n hand$i link set eth0 up; ip -n hand$i route add default via 10.61.0.1
+done
+nft 'add table ip hand; add chain ip hand post { type nat hook postrouting priority 100; }'
+nft 'add rule ip hand post ip saddr 10.61.0.0/16 oifname != hand0 masquerade'
+"""
+    subprocess.run(["sh", "-ec", text], check=True)
+    return "/run/netns/hand2", "/run/netns/hand3", "10.61.0.2"
+
+
+def compare(controller: Controller, lab: Path) -> None:
+    boxes = [controller._records.sandboxes[f"{number:064x}"].netns for number in (0, 1)]
+    own = controller._records.of(f"{0:064x}")[0].addresses[0]
+    outside = str(lab / "outside")
+    one, two, address = by_hand(lab)
+    try:
+        pairs: dict[str, list[tuple[float, float]]] = {"container to container": [], "container to outside": []}
+        for _ in range(5):
+            pairs["container to container"].append((stream(boxes[0], boxes[1], own, 1.5), stream(one, two, address, 1.5)))
+            out = "198.51.100.1"
+            pairs["container to outside"].append((stream(outside, boxes[0], out, 1.5), stream(outside, one, out, 1.5)))
+        for name, rows in pairs.items():
+            ours, hand = statistics.median(row[0] for row in rows), statistics.median(row[1] for row in rows)
+            print(f"{name}: {ours:.2f} Gbit/s, by hand {hand:.2f} ({ours / hand:.2f})")
+    finally:
+        subprocess.run("ip netns del hand2; ip netns del hand3; ip link del hand0; nft delete table ip hand", shell=True)
+
+
+async def main(count: int, lab: Path) -> None:
+    root, run = lab / "root", lab / "run"
+    controller = await Controller.open(root, run, NetworkSettings())
+    await controller.recover({}, {})
+    await controller.create_network(NET)
+    await attach(controller, root, count)
+    await names(controller)
+    await asyncio.to_thread(compare, controller, lab)
+    await controller.close()
+    controller = await restart(root, run, count)
+    begin = time.perf_counter()
+    for number in range(count):
+        await controller.forget(f"{number:064x}")
+    print(f"detach: {(time.perf_counter() - begin) / count * 1e3:.2f} ms each")
+    await controller.remove_network("bench")
+    await controller.uninstall()
+    await controller.close()
+
+
+def lay_out(lab: Path) -> int:
+    """The host's namespace, with an outside behind its uplink; returns the host's."""
+    host, outside = netns.create(), netns.create()
+    netns.keep(host, lab / "host")
+    netns.keep(outside, lab / "outside")
+    text = (
+        "ip link set lo up; ip link add eth0 mtu 1400 type veth peer name wire mtu 1400 netns {0}; ip link set eth0 up;"
+        "ip addr add 198.51.100.2/24 dev eth0; ip route add default via 198.51.100.1"
+    )
+    with netns.entered(outside):
+        keeper = subprocess.Popen(["sleep", "600"])
+    try:
+        with netns.entered(host):
+            subprocess.run(["sh", "-ec", text.format(keeper.pid)], check=True)
+        with netns.entered(outside):
+            subprocess.run(["sh", "-ec", "ip link set lo up; ip link set wire up; ip addr add 198.51.100.1/24 dev wire"], check=True)
+    finally:
+        keeper.kill()
+        keeper.wait()
+    os.close(outside)
+    return host
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        lab = Path(name)
+        host = lay_out(lab)
+        try:
+            with netns.entered(host):
+                asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100, lab))
+        finally:
+            for path in [lab / "host", lab / "outside", *(lab / "run" / "netns").glob("*")]:
+                netns.remove(path)
