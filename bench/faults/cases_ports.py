@@ -161,7 +161,7 @@ CASES = [
     ),
     Case("PUB-01", "app", good_spec, _second, _other, _no_other),
     Case("PUB-02", "app", good_spec, _second, _listen, _unlisten),
-    Case("PUB-03", "app", good_spec, _second, _proxy, _unlisten),
+    Case("PUB-03", str(PORT), good_spec, _second, _proxy, _unlisten),
     Case("DNS-01", "app", good_spec, resolves, _dns("127.0.0.1"), good_spec),
     Case("DNS-10", "app", good_spec, keeps_resolving, _move_resolver, _move_back),
     Case("DNS-05", "app", talks("shop"), by_name, talks("bridge"), talks("shop")),

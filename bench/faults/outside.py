@@ -35,6 +35,9 @@ def dns(address: str) -> None:
             query, peer = sock.recvfrom(512)
             end = query.find(b"\0", 12) + 5
             kind = int.from_bytes(query[end - 4 : end - 2], "big")
+            if query[12 + query[12] + 1] == 0:  # one label: a name of this site, which nobody outside knows
+                sock.sendto(query[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + query[12:end], peer)
+                continue
             answer = query[:2] + b"\x81\x80\0\1" + (b"\0\1" if kind == 1 else b"\0\0") + b"\0\0\0\0" + query[12:end]
             if kind == 1:
                 answer += b"\xc0\x0c\0\1\0\1\0\0\0\x05\0\4" + socket.inet_aton(address)

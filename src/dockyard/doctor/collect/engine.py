@@ -20,6 +20,7 @@ from dockyard.errors import DockyardError
 
 REACH_TIMEOUT = 2.0
 ENGINES = ("dockerd", "podman", "dockyard", "balena-engine", "containerd-dockerd")
+DOCKYARD = ("dockyard.engine", "dockyard.api", "daemon", "up")  # python -m dockyard.engine, dockyard daemon
 _VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "ALL_PROXY")
 
 
@@ -52,7 +53,7 @@ def read_engine(client: Client) -> Engine:
         proxies={name: value for name, value in _environment(pid).items() if name in _VARIABLES},
         config_path=config_path,
         config_text=_text(f"/proc/{pid}/root{config_path}" if pid else config_path),
-        others=[" ".join(_words(other, "cmdline")) for other in _engines() if pid and other != pid],
+        others=[" ".join(_words(other, "cmdline")) for other in _engines() if pid and _beside(other, pid)],
         listens=[word for word in _hosts(command, config_path, pid) if word.startswith("tcp://")],
     )
 
@@ -113,7 +114,12 @@ def _is_engine(pid: int) -> bool:
     name = os.path.basename(words[0])
     if name in ENGINES:
         return True
-    return name.startswith("python") and "dockyard" in " ".join(words[1:4]) and "doctor" not in words
+    return name.startswith("python") and any(word in DOCKYARD for word in words[1:4])
+
+
+def _beside(other: int, pid: int) -> bool:
+    """Another engine on the same host: one that shares the network namespace."""
+    return other != pid and _link(f"/proc/{other}/ns/net") == _link(f"/proc/{pid}/ns/net")
 
 
 def _engine_by_socket(endpoint: Endpoint) -> int:

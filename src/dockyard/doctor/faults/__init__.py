@@ -20,6 +20,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "resources": ("limits",),
     "privileges": ("access",),
     "start": ("exec", "ends"),
+    "registry": ("reach",),
+    "build": ("context",),
 }
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from dockyard.doctor.facts import Listener, NetNs
-from dockyard.doctor.finding import Confidence, Evidence, Finding, Fix, Object, Severity
+from dockyard.doctor.finding import Evidence, Finding, Fix, Object, Severity
 from dockyard.doctor.firewall import Packet, translate, walk
 from dockyard.doctor.rule import Rule, finding
 from dockyard.doctor.view import OUTSIDE, Container, Network, Published, View, when
@@ -28,26 +28,22 @@ def _local(item: Listener) -> bool:
 def not_listening(view: View) -> Iterator[Finding]:
     for container in view.running:
         net = view.net(container)
-        if (
-            net is None
-            or container.network_mode == "host"
-            or view.facts.taken_at - _started(container) < START_GRACE / 5
-        ):
+        if net is None or container.network_mode == "host":
             continue
+        starting = view.facts.taken_at - when(container.state.get("StartedAt")) < START_GRACE
         for port in {item.port: item for item in container.published if item.proto == "tcp"}.values():
             sockets = listening(net, "tcp")
             right = [item for item in sockets if item.port == port.port]
             if right and not all(_local(item) for item in right):
                 continue
-            yield from _loopback(container, port, right) if right else _elsewhere(container, port, sockets)
+            if right:
+                yield _loopback(container, port, right)
+            elif not starting or any(not _local(item) for item in sockets):
+                yield _elsewhere(container, port, sockets)
 
 
-def _started(container: Container) -> float:
-    return when(container.state.get("StartedAt"))
-
-
-def _loopback(container: Container, port: Published, right: list[Listener]) -> Iterator[Finding]:
-    yield finding(
+def _loopback(container: Container, port: Published, right: list[Listener]) -> Finding:
+    return finding(
         "PUB-04",
         _LOOPBACK,
         container.object,
@@ -66,10 +62,10 @@ def _loopback(container: Container, port: Published, right: list[Listener]) -> I
     )
 
 
-def _elsewhere(container: Container, port: Published, sockets: list[Listener]) -> Iterator[Finding]:
+def _elsewhere(container: Container, port: Published, sockets: list[Listener]) -> Finding:
     others = sorted({item.port for item in sockets if not _local(item)})
     seen = ", ".join(str(number) for number in others) or "none"
-    yield finding(
+    return finding(
         "PUB-05",
         _WRONG_PORT,
         container.object,
@@ -189,11 +185,9 @@ def taken(view: View) -> Iterator[Finding]:
             owner = Evidence("api", f"NetworkSettings.Ports of {holder.name}", f"holds {number}")
             yield _held("PUB-01", container, number, [said, owner], f"stop {holder.name}, or publish another host port")
         elif owners := _owners(view, number):
-            proxy = "docker-proxy" in owners[0]
-            fix = "stop it, or publish another host port"
-            rule = "PUB-03" if proxy else "PUB-02"
-            owner = Evidence("process", f"owner of port {number}", owners[0], "nobody")
-            yield _held(rule, container, number, [said, owner], fix)
+            if "docker-proxy" not in owners[0]:  # a stray proxy is found by orphan_proxies
+                owner = Evidence("process", f"owner of port {number}", owners[0], "nobody")
+                yield _held("PUB-02", container, number, [said, owner], "stop it, or publish another host port")
         elif allocated:
             seen = Evidence("api", "GET /containers/json", f"no container publishes {number}")
             yield _held(
@@ -230,22 +224,20 @@ _PROXY = re.compile(r"-container-ip (\S+)")
 
 def orphan_proxies(view: View) -> Iterator[Finding]:
     known = {endpoint.get("IPAddress") for c in view.running for endpoint in c.networks.values()}
-    blocked = {match[2] for c in view.containers if (match := _ALLOCATED.search(c.error))}
+    waiting = [c for c in view.containers if c.error and not c.running]
     for key, owner in view.facts.port_owners.items():
         match = _PROXY.search(owner)
         if "docker-proxy" not in owner or match is None or match[1] in known:
             continue
         number = key.rpartition("/")[2]
-        if number in blocked:
-            continue
         pid = re.search(r"pid (\d+)", owner)
         yield finding(
             "PUB-03",
             _HELD["PUB-03"],
             Object("port", number),
-            f"port {number} answers for a container that is gone",
+            f"port {number} answers for a container that is gone; no other can publish it",
             [Evidence("process", f"owner of port {number}", owner, "a running container's address")],
-            confidence=Confidence.PROVED,
+            affects=[c.id for c in waiting if f":{number}" in c.error],
             fix=Fix("end that proxy", [f"kill {pid[1]}"] if pid else []),
             verify=f"ss -ltnp 'sport = :{number}'",
         )

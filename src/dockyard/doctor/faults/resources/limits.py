@@ -101,15 +101,20 @@ def too_many_processes(view: View) -> Iterator[Finding]:
         )
 
 
+_EMFILE = r"too many open files|no file descriptors available"
+
+
 def too_many_files(view: View) -> Iterator[Finding]:
     for container in view.containers:
-        line = view.log_line(container, r"too many open files|No file descriptors available")
+        line = view.log_line(container, _EMFILE)
+        if not line and re.search(_EMFILE, container.error, re.IGNORECASE):
+            line = container.error[:300]
         process = view.process(container)
         near = process is not None and process.fd_soft and process.fds >= 0.9 * process.fd_soft
         limits = [u for u in container.host_config.get("Ulimits") or [] if u.get("Name") == "nofile"]
         if not near and not (line and (limits or process is not None)):
             continue
-        seen = [Evidence("log", f"docker logs {container.name}", line)] if line else []
+        seen = [Evidence("log", f"log or State.Error of {container.name}", line)] if line else []
         if process is not None:
             seen.append(
                 Evidence("process", f"fds of pid {process.pid}", f"{process.fds} of {process.fd_soft}", "below")

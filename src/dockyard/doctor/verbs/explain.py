@@ -1,0 +1,82 @@
+"""`dockyard explain CODE | "MESSAGE"`: what an error can mean, and the observation that decides."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+
+from dockyard.doctor.faults import all_rules
+from dockyard.doctor.rule import Rule
+
+DESCRIPTION = "Explain a finding's code, or what an error message can mean and which observation decides."
+EXIT_UNKNOWN = 3
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="+", help="a code such as NET-03 or DY-NET-014, or an error message")
+
+
+def run(options: argparse.Namespace) -> int:
+    text = " ".join(options.what)
+    found = matching(text)
+    if options.json:
+        import json
+
+        keys = ("id", "title", "explain", "decides", "severity", "causes", "lookalikes")
+        print(json.dumps([{key: getattr(rule, key) for key in keys} for rule in found], indent=2))
+    elif not found:
+        print(
+            f"no fault is known for: {text}\nrun `dockyard doctor`: it compares the host with what should be, message or not"
+        )
+    elif re.fullmatch(r"[A-Z]{3}-\d\d", text.strip().upper()):
+        print(page(found[0]))
+    else:
+        print(choices(text, found))
+    return 0 if found else EXIT_UNKNOWN
+
+
+def matching(text: str) -> list[Rule]:
+    """The rule of a code, else the rules whose patterns match the message, the most specific pattern first."""
+    code = text.strip().upper()
+    by_code = [rule for rule in all_rules() if rule.id == code]
+    if by_code:
+        return by_code
+    if code.startswith("DY-"):
+        return _of_error(code)
+    scored = [(max(len(p) for p in rule.messages if re.search(p, text, re.IGNORECASE)), rule) for rule in all_rules()
+              if rule.matches(text)]  # fmt: skip
+    return [rule for _, rule in sorted(scored, key=lambda pair: -pair[0])]
+
+
+def _of_error(code: str) -> list[Rule]:
+    """An engine's error code names the check that confirms it."""
+    import dockyard.client.errors  # noqa: F401 - declares its codes
+    from dockyard.errors import CATALOGUE
+
+    entry = CATALOGUE.get(code)
+    return [rule for rule in all_rules() if entry is not None and rule.id == entry.check]
+
+
+def page(rule: Rule) -> str:
+    """The long form of one fault."""
+    lines = [f"{rule.id}  {rule.title}", "", *textwrap.wrap(rule.explain, 100), ""]
+    lines.append(f"decided by   {rule.decides or 'see the evidence of the finding'}")
+    lines.append(f"severity     {rule.severity.value}")
+    for name, ids in (("can cause", rule.causes), ("look-alikes", rule.lookalikes)):
+        known = [other for other in all_rules() if other.id in ids]
+        for index, other in enumerate(known):
+            lines.append(f"{name if index == 0 else '':<13}{other.id} {other.title}")
+    if rule.detect is None:
+        lines.append("checked      together with its look-alikes, or only on request (trace, registry, build)")
+    return "\n".join(lines)
+
+
+def choices(text: str, found: list[Rule]) -> str:
+    """What a message can mean."""
+    lines = [f'"{text}" can mean {len(found)} things; what decides:', ""]
+    for rule in found:
+        lines.append(f"  {rule.id:<8}{rule.title}")
+        lines.append(f"          {rule.decides}")
+    lines += ["", "`dockyard doctor` makes these observations; `dockyard explain CODE` tells more."]
+    return "\n".join(lines)
