@@ -85,7 +85,12 @@ def _forward(module: str, words: list[str], count: int, host: str) -> int:
 def _call(command: Command, typed: str, arguments: list[str], top: flags.Options) -> int:
     import importlib
 
-    module = importlib.import_module(f"dockyard.cli.commands.{command.module}")
+    try:
+        module = importlib.import_module(f"dockyard.cli.commands.{command.module}")
+    except ModuleNotFoundError as missing:
+        if missing.name != f"dockyard.cli.commands.{command.module}":
+            raise
+        return _complain(f"'dockyard {typed}' is not implemented yet; the docker CLI has it", f"docker {typed} --help", 1)
     declaration = module.FLAGS.get(command.function, "")
     known = flags.declared(declaration) + flags.declared(EVERYWHERE)
     free = command.function in getattr(module, "OPTIONS_END_AT_FIRST_WORD", ())
