@@ -23,10 +23,7 @@ fix: ## format and repair what can be repaired
 	@$(PY) -m ruff check --fix src tests bench
 	@$(PY) -m ruff format src tests bench
 
-docs: ## generated pages: API coverage, error catalogue, settings
+docs: ## generated pages: API coverage, error catalogue
 	@$(PY) scripts/gendocs.py
 
-bench: ## benchmarks beside dockerd and podman (installs them)
-	@bench/run
-
-.PHONY: help setup demo test check fix docs bench
+.PHONY: help setup demo test check fix docs
