@@ -67,7 +67,7 @@ RICH = request(
         mounts=[Mount(type="tmpfs", target="/t", tmpfs_options={"SizeBytes": 4096, "Mode": 0o1777})],
         sysctls={"net.core.somaxconn": "100"}, annotations={"a": "b"}, device_cgroup_rules=["c 7:* rmw"],
     ),
-    env=("A=1", "PATH=/bin"), cwd="/work/", user=User(1000, 100, (5,), "/home/u"), init=True,
+    env=("A=1", "PATH=/bin"), cwd="/srv/", user=User(1000, 100, (5,), "/home/u"), init=True,
     mounts=(ResolvedMount("/v", "/dst/deep"), ResolvedMount("/src", "/dst", ("ro",))),
     devices=(DeviceNode("/dev/fuse", "c", 10, 229),), block_numbers={"/dev/vda": (254, 0)},
     namespaces=Namespaces(net="/run/netns/x", pid="/proc/1/ns/pid"),
@@ -121,7 +121,7 @@ def test_rich_container():
     process, linux = plan.spec["process"], plan.spec["linux"]
     assert process["args"] == ["/sbin/docker-init", "--", "true"]
     assert process["env"] == ["PATH=/bin", "HOSTNAME=box", "TERM=xterm", "A=1", "HOME=/home/u"]
-    assert process["cwd"] == "/work"
+    assert process["cwd"] == "/srv"
     assert process["user"] == {"uid": 1000, "gid": 100, "additionalGids": [5, 100]}
     assert process["consoleSize"] == {"height": 24, "width": 80}
     assert "CAP_NET_ADMIN" in process["capabilities"]["effective"]
