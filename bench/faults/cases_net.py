@@ -83,10 +83,6 @@ def _masquerade(action: str) -> object:
     return step
 
 
-def big(lab: Lab) -> bool:
-    return lab.uploads("client", OUTSIDE, 200_000)
-
-
 def resolves(lab: Lab) -> bool:
     return lab.exec("client", "nslookup", "example.org", OUTSIDE)
 
@@ -151,14 +147,6 @@ CASES = [
         shell("ip link set br-shop down"),
         shell("ip link set br-shop up"),
         name="NET-10/bridge-down",
-    ),
-    Case(
-        "NET-11",
-        "shop",
-        web,
-        big,
-        shell("ip link set up0 mtu 1300; iptables -I OUTPUT -p icmp -j DROP; ip route flush cache"),
-        shell("ip link set up0 mtu 1500; iptables -D OUTPUT -p icmp -j DROP; ip route flush cache"),
     ),
     Case("NET-12", "web", web, neighbours, _bad_neighbour, _good_neighbour),
     Case(

@@ -283,9 +283,10 @@ async def _call_runtime(
     finally:
         await process.end(child)
     if code != 0:
-        raise errors.EXEC_FAILED(
-            cause=messages.translate(_last_error(f"{directory}/runtime.log") or f"exit code {code}")
-        )
+        cause = _last_error(f"{directory}/runtime.log") or f"exit code {code}"
+        if "cannot exec in a stopped container" in cause:  # it ended, and we have not heard of it yet
+            raise errors.NOT_RUNNING(id=request.container)
+        raise errors.EXEC_FAILED(cause=messages.translate(cause))
     with open(f"{directory}/pid") as file:
         return int(file.read())
 
