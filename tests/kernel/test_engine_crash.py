@@ -181,3 +181,40 @@ def test_nothing_is_lost_and_nothing_leaks(host: Host, tmp_path: Path, point: st
         client.request("DELETE", f"/containers/{row['Id']}", {"force": True, "v": True})
     _until(lambda: not any(host.leftovers().values()), SETTLE_LIMIT)
     assert client.request("GET", "/volumes")["Volumes"] == []
+
+
+@pytest.mark.timeout(120)
+def test_policies_are_honoured_while_no_daemon_runs(host: Host, tmp_path: Path) -> None:
+    """--rm and a restart policy: conmon's exit command settles them, and the next daemon finds it so."""
+    client = host.start()
+    _load(client, tmp_path)
+    image, wait = {"Image": "busybox:latest"}, {"Cmd": ["sh", "-c", "while [ ! -e /go/now ]; do sleep 0.1; done"]}
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    binds = {"Binds": [f"{gate}:/go"]}
+    gone = image | wait | {"HostConfig": binds | {"AutoRemove": True}}
+    again = image | {"Cmd": ["sh", "-c", "echo up >> /go/count; while [ ! -e /go/now ]; do sleep 0.1; done; sleep 300"]}
+    again = again | {"HostConfig": binds | {"RestartPolicy": {"Name": "always"}}}
+    for name, wish in (("gone", gone), ("again", again)):
+        client.request("POST", "/containers/create", {"name": name}, wish)
+        client.request("POST", f"/containers/{name}/start")
+    victim = client.request("GET", "/containers/again/json")["State"]["Pid"]
+    identity = client.request("GET", "/containers/gone/json")["Id"]
+    assert host.daemon is not None
+    host.daemon.kill()
+    host.daemon.wait(10)
+
+    os.kill(victim, signal.SIGKILL)
+    _until(lambda: (gate / "count").read_text().count("up") == 2, SETTLE_LIMIT)
+    (gate / "now").touch()
+    _until(lambda: not (tmp_path / f"data/containers/{identity}").exists(), SETTLE_LIMIT)
+
+    client = host.start()
+    names = {row["Names"][0]: row for row in client.request("GET", "/containers/json", {"all": True})}
+    assert set(names) == {"/again"}
+    document = client.request("GET", "/containers/again/json")
+    assert document["State"]["Running"]
+    assert document["RestartCount"] == 1
+    assert document["State"]["Pid"] != victim
+    client.request("DELETE", "/containers/again", {"force": True})
+    _until(lambda: not any(host.leftovers().values()), SETTLE_LIMIT)

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import msgspec
-
 from dockyard.api.ports import Engine as ApiEngine
 from dockyard.api.server import listen, make_server
 from dockyard.api.settings import BAD_SETTING, Settings, notes
@@ -47,8 +45,6 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> None:
     wanted = engine_settings(settings)
-    wanted.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-    (wanted.run_dir / "settings.json").write_bytes(msgspec.json.encode(_plain(settings)))
     engine = await open_engine(wanted)
     await serve_until_signal(engine, settings, engine.close)
 
@@ -76,10 +72,6 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
             if host.startswith("unix://"):
                 Path(host.removeprefix("unix://")).unlink(missing_ok=True)
     _log.info("engine ended; containers go on")
-
-
-def _plain(settings: Settings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
 
 
 def configure_logging(settings: Settings) -> None:

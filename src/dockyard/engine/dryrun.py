@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+from dockyard.engine.builds import NoBuilds
 from dockyard.engine.containers import Containers
 from dockyard.engine.engine import Engine
 from dockyard.engine.execs import Execs
 from dockyard.engine.fake import FakeNetwork, FakeRootfs, FakeRuntime, FakeVolumes
-from dockyard.engine.fake.services import FakeImages, FakeNetworkService, FakeVolumeService, NoBuilds
+from dockyard.engine.fake.services import FakeImages, FakeNetworkService, FakeVolumeService
 from dockyard.engine.kit import Kit
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store

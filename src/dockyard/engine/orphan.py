@@ -12,13 +12,11 @@ from pathlib import Path
 
 
 def main(argv: list[str]) -> int:
-    import msgspec
-
     from dockyard.engine import recovery
-    from dockyard.engine.wiring import EngineSettings, open_engine
+    from dockyard.engine.wiring import load_settings, open_engine
 
     settings_file, container_id = argv
-    settings = msgspec.json.decode(Path(settings_file).read_bytes(), type=EngineSettings)
+    settings = load_settings(Path(settings_file))
 
     async def settle() -> None:
         engine = await open_engine(settings, daemon=False)

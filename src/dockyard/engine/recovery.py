@@ -39,8 +39,7 @@ _log = logging.getLogger("dockyard.engine")
 
 async def recover(kit: Kit) -> None:
     """Loads all records and heals. Never raises for a single container: it is logged, and the others go on."""
-    for record in kit.store.records():
-        kit.containers[record.id] = Container(kit, record)
+    load(kit)
     found: dict[str, Process | Ended | None] = {}
     for container in kit.containers.values():
         if container.record.live:
@@ -54,9 +53,16 @@ async def recover(kit: Kit) -> None:
     await asyncio.to_thread(_sweep_directories, kit)
 
 
+def load(kit: Kit) -> None:
+    for record in kit.store.records():
+        kit.containers[record.id] = Container(kit, record)
+
+
 async def settle_alone(kit: Kit, container_id: str) -> None:
     """What the exit helper does when no engine runs: --rm and the restart policy of one container that has ended."""
-    container = kit.containers[container_id]
+    container = kit.containers.get(container_id)
+    if container is None:
+        return
     if container.record.live:
         found = await _look(container)
         if isinstance(found, Process):

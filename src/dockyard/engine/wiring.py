@@ -9,16 +9,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from dockyard.engine import recovery
 from dockyard.engine.adapters.network import NetworkAdapter, Networks
 from dockyard.engine.adapters.rootfs import RootfsAdapter
 from dockyard.engine.adapters.runtime import RuntimeAdapter
 from dockyard.engine.adapters.volumes import VolumeAdapter, Volumes
+from dockyard.engine.builds import NoBuilds
 from dockyard.engine.container import Container
 from dockyard.engine.containers import Containers
 from dockyard.engine.engine import Engine
 from dockyard.engine.execs import Execs
-from dockyard.engine.fake.services import NoBuilds
 from dockyard.engine.images import Images
 from dockyard.engine.kit import Kit
 from dockyard.engine.lock import RootLock
@@ -52,6 +54,15 @@ class EngineSettings:
     snapshotter: str = "auto"
     network: NetworkSettings = field(default_factory=NetworkSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
+
+
+def save_settings(settings: EngineSettings) -> None:
+    """For the exit helper, which is started by conmon and knows nothing but this file."""
+    (settings.run_dir / "settings.json").write_bytes(msgspec.json.encode(settings, enc_hook=str))
+
+
+def load_settings(path: Path) -> EngineSettings:
+    return msgspec.json.decode(path.read_bytes(), type=EngineSettings, dec_hook=lambda kind, value: kind(value))
 
 
 async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engine:
@@ -98,7 +109,10 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         closers=[_closer(transfer.close), controller.close, runtime.close, storage.close, _closer(lock.release)],
     )
     if daemon:
+        save_settings(settings)
         await recovery.recover(kit)
+    else:
+        recovery.load(kit)
     return engine
 
 

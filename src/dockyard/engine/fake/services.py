@@ -243,22 +243,3 @@ class FakeNetworkService:
         for name in gone:
             await self.remove(name)
         return {"NetworksDeleted": gone or None}
-
-
-class NoBuilds:
-    """The builder is not simulated."""
-
-    async def build(self, query: Any, registry_auth: Json, context: Any) -> AsyncIterator[Json]:
-        raise NOT_SIMULATED(what="building")
-
-    async def cancel(self, build_id: str) -> None:
-        raise NOT_SIMULATED(what="building")
-
-    async def prune(self, query: Any, filters: Filters) -> Json:
-        return {"CachesDeleted": None, "SpaceReclaimed": 0}
-
-    async def serve_grpc(self, stream: Any) -> None:
-        raise NOT_SIMULATED(what="BuildKit")
-
-    async def serve_session(self, stream: Any, headers: Mapping[str, str]) -> None:
-        raise NOT_SIMULATED(what="BuildKit")
