@@ -8,12 +8,10 @@ from dockyard.engine.events import matches
 from dockyard.engine.health import next_health
 from dockyard.engine.model import Health, HealthResult, MountPoint, Record, State
 from dockyard.engine.plan.create import check_config, check_host, check_port, merge, merge_env
-from dockyard.engine.plan.exitcode import exit_code_of
 from dockyard.engine.plan.mounts import parse_bind, resolve_mounts
 from dockyard.engine.plan.names import check_name
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.plan.select import parse_moment
-from dockyard.engine.plan.signals import parse_signal
 from dockyard.engine.plan.status import human_duration, status_text
 from dockyard.errors import InvalidParameter
 from dockyard.lib.clock import parse_rfc3339, rfc3339
@@ -183,28 +181,11 @@ def test_status_texts() -> None:
     assert status_text(State(status="exited", exit_code=3, finished_at=0), 2 * 10**9) == "Exited (3) 2 seconds ago"
 
 
-@pytest.mark.parametrize(("text", "number"), [("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN+3", 37), ("rtmax", 64)])
-def test_signals(text: str, number: int) -> None:
-    assert parse_signal(text) == number
-
-
-@pytest.mark.parametrize("text", ["SIGWEIRD", "0", "65", "RTMIN+99", ""])
-def test_unknown_signals_are_refused(text: str) -> None:
-    with pytest.raises(InvalidParameter, match="invalid signal"):
-        parse_signal(text)
-
-
 def test_names() -> None:
     assert check_name("/web-1") == "web-1"
     for bad in ("", "a", "-x", "a b", "é1", "a/b"):
         with pytest.raises(InvalidParameter, match="Invalid container name"):
             check_name(bad)
-
-
-def test_exit_codes_follow_the_runtimes_sentence() -> None:
-    assert exit_code_of('exec: "x": executable file not found in $PATH') == 127
-    assert exit_code_of("exec /x: permission denied") == 126
-    assert exit_code_of("anything else") == 128
 
 
 def test_health_turns_unhealthy_after_retries_and_not_while_starting() -> None:

@@ -19,12 +19,6 @@ BAD_TEMPLATE = Code(
 )
 UNDEFINED = Code("DY-CMP-007", InvalidParameter, 'service "{service}" refers to undefined {kind} {name}{nearest}')
 CYCLE = Code("DY-CMP-008", InvalidParameter, "dependency cycle detected: {path}")
-NO_FILE = Code(
-    "DY-CMP-009",
-    NotFound,
-    "no configuration file provided: not found",
-    hint="name one with -f, or go where compose.yaml is",
-)
 NO_SUCH_SERVICE = Code("DY-CMP-010", NotFound, "no such service: {name}{nearest}")
 CANNOT_READ = Code("DY-CMP-011", NotFound, "cannot read {path}: {cause}")
 BAD_PROJECT_NAME = Code(
@@ -36,13 +30,3 @@ BAD_PROJECT_NAME = Code(
 INCLUDE_CONFLICT = Code("DY-CMP-013", Conflict, "{where}: {kind} {name} conflicts with an imported resource")
 EXTENDS_CYCLE = Code("DY-CMP-014", InvalidParameter, "circular reference with extends: {path}")
 TOO_LARGE = Code("DY-CMP-015", InvalidParameter, "{where}: file is too large or expands to too much ({limit})")
-DEPENDENCY_FAILED = Code(
-    "DY-CMP-016", Conflict, "dependency failed to start: container {name} {cause}", hint="docker logs {name}"
-)
-EXTERNAL_MISSING = Code(
-    "DY-CMP-017",
-    NotFound,
-    "{kind} {name} declared as external, but could not be found",
-    hint="docker {kind} create {name}",
-)
-NOT_SUPPORTED = Code("DY-CMP-018", InvalidParameter, "{path}: {cause}")

@@ -12,8 +12,9 @@ import asyncio
 import errno
 import posixpath
 import stat as modes
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from dockyard.engine.errors import NO_SUCH_PATH, NOT_A_DIRECTORY, PATH_READ_ONLY
@@ -21,10 +22,13 @@ from dockyard.engine.kit import Kit
 from dockyard.engine.model import Record
 from dockyard.kernel import safefs
 from dockyard.lib import clock
-from dockyard.lib.bridge import from_thread, in_thread
 from dockyard.model.exchange import PathStat
 from dockyard.storage.files import pack, unpack
+from dockyard.storage.pipe import run_with_input, stream_from_thread
 
+COPIES = 4
+"""Copies in or out that run at the same time; later ones wait."""
+_threads = ThreadPoolExecutor(COPIES, "archive")
 _GO_MODES = {
     modes.S_IFDIR: 1 << 31, modes.S_IFLNK: 1 << 27, modes.S_IFBLK: 1 << 26, modes.S_IFIFO: 1 << 25,
     modes.S_IFSOCK: 1 << 24, modes.S_IFCHR: 1 << 26 | 1 << 21,
@@ -104,11 +108,10 @@ async def _packed(kit: Kit, record: Record, path: str, name: str) -> AsyncIterat
     async with _place(kit, record, path) as place:
         follow = path.endswith(("/", "/."))
 
-        def tar() -> Iterator[bytes]:
-            return pack(place.root, place.path, name.strip("/") or ".", follow=follow)
-
-        async for piece in from_thread(tar):
-            yield piece
+        tar = pack(place.root, place.path, name.strip("/") or ".", follow=follow)
+        async with aclosing(stream_from_thread(_threads, tar)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 async def put(
@@ -124,6 +127,8 @@ async def put(
             raise _missing(error, record, path) from None
         if not modes.S_ISDIR(found.st_mode):
             raise NOT_A_DIRECTORY()
-        await in_thread(
-            tar, lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, keep_owner=copy_owner)
+        await run_with_input(
+            _threads,
+            tar,
+            lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, keep_owner=copy_owner),
         )

@@ -19,7 +19,6 @@ from dockyard.engine.model import Record
 from dockyard.engine.plan import create as planning
 from dockyard.engine.plan.names import check_name
 from dockyard.engine.plan.select import Filters, Selection, match_labels, prune_until
-from dockyard.engine.plan.signals import parse_signal
 from dockyard.engine.ports import Stream
 from dockyard.engine.settings import Defaults
 from dockyard.engine.statistics import samples
@@ -27,6 +26,7 @@ from dockyard.errors import Conflict, DockyardError
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig
 from dockyard.model.container import Resources, RestartPolicy
 from dockyard.model.exchange import AttachQuery, Created, ExitStatus, Frame, LogQuery, PathStat
+from dockyard.runtime.signals import parse_signal
 
 Json = dict[str, Any]
 Rows = list[Json]

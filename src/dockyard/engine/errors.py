@@ -31,10 +31,6 @@ KILL_NOT_RUNNING = Code(
 PAUSED_EXEC = Code(
     "DY-ENG-009", Conflict, "Container {ref} is paused, unpause the container before exec", hint="docker unpause {ref}"
 )
-PAUSED_STOP = Code(
-    "DY-ENG-010", Conflict, "Container {id} is paused. Unpause the container before stopping or killing",
-    hint="docker unpause {id}",
-)  # fmt: skip
 ALREADY_PAUSED = Code("DY-ENG-011", Conflict, "Container {id} is already paused")
 NOT_PAUSED = Code("DY-ENG-012", Conflict, "Container {id} is not paused")
 RESTARTING = Code(
@@ -74,13 +70,6 @@ LOGS_UNREADABLE = Code(
 )  # fmt: skip
 BAD_CONDITION = Code("DY-ENG-027", InvalidParameter, 'invalid condition: "{condition}"')
 BAD_FILTER = Code("DY-ENG-028", InvalidParameter, "invalid filter '{name}={value}'")
-START_FAILED = Code(
-    "DY-ENG-029", InvalidParameter, "failed to create task for container: {cause}", check="container",
-    hint="dockyard doctor container {name}",
-)  # fmt: skip
-CHECKPOINT = Code(
-    "DY-ENG-030", NotImplementedYet, "checkpoint is not implemented by Dockyard: it needs CRIU and a kernel with C/R"
-)
 BAD_REQUEST = Code("DY-ENG-031", InvalidParameter, "{cause}")
 CONFLICTING_OPTIONS = Code("DY-ENG-032", InvalidParameter, "conflicting options: {cause}")
 NO_SUCH_PATH = Code("DY-ENG-033", NotFound, "Could not find the file {path} in container {ref}")
@@ -96,7 +85,6 @@ STOP_TIMED_OUT = Code(
 JOIN_TARGET_NOT_RUNNING = Code(
     "DY-ENG-039", Conflict, "cannot join {namespace} of a non running container: {id}", hint="docker start {id}"
 )
-IN_USE_NAMESPACE = Code("DY-ENG-040", Conflict, "container {id} is using its {namespace} namespace")
 LINK_NOT_RUNNING = Code(
     "DY-ENG-043",
     Conflict,

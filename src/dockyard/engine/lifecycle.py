@@ -16,13 +16,13 @@ from collections.abc import Awaitable
 from dockyard.engine import errors, health
 from dockyard.engine.container import Container
 from dockyard.engine.model import Health, MountPoint, Record
-from dockyard.engine.plan.exitcode import exit_code_of
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest
 from dockyard.engine.supervisor import Undo
 from dockyard.errors import Conflict, DockyardError, NotFound
 from dockyard.lib.faultpoint import faultpoint
 from dockyard.network.files import link_variables
+from dockyard.runtime.messages import exit_code_for
 
 DEFAULT_STOP_TIMEOUT = 10
 KILL_TIMEOUT = 10.0
@@ -153,7 +153,7 @@ def _failed(before: Record, error: BaseException, now: int) -> Record:
     return before.replace(pending="").with_state(
         status=status,
         pid=0,
-        exit_code=exit_code_of(text),
+        exit_code=exit_code_for(text),
         error=text,
         finished_at=before.state.finished_at or now if status == "exited" else 0,
     )

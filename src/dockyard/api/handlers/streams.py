@@ -22,6 +22,8 @@ from dockyard.model.exchange import AttachQuery, Frame
 from dockyard.runtime.detach import DetachKeys, parse_detach_keys
 
 INPUT_PIECE = 32 << 10
+LINGER = 2.0
+"""Seconds that a client gets to close its half after ours."""
 
 
 def _head(request: Request, content_type: str) -> bytes:
@@ -125,6 +127,16 @@ async def _pump(raw: RawStream, attachment: Attachment, keys: bytes, *, stdin: b
         await asyncio.gather(feeding, sending, return_exceptions=True)
         await attachment.close()
         raw.write_eof()
+    await _linger(raw)
+
+
+async def _linger(raw: RawStream) -> None:
+    """Reads away what the client still sends: a socket closed on unread input resets the peer, which may then not have
+    read all of the output (``yes | docker run -i IMAGE head -1``)."""
+    with contextlib.suppress(TimeoutError, CLIENT_LEFT.kind):
+        async with asyncio.timeout(LINGER):
+            while await raw.read(INPUT_PIECE):
+                pass
 
 
 async def _send(raw: RawStream, attachment: Attachment) -> None:

@@ -19,7 +19,6 @@ class RootfsAdapter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._configs: dict[str, ContainerConfig] = {}
-        self._mounts: dict[str, int] = {}
 
     def image(self, ref: str) -> ImageInfo:
         try:

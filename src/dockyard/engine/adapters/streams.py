@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from dockyard.model.exchange import Frame
 from dockyard.runtime.attach import Attachment
 from dockyard.runtime.execs import ExecSession
 
-EARLY_LIMIT = 16 << 20
-"""Bytes of input taken for a container that has not started; more waits in the client's socket."""
-
 
 class PendingStream:
     """Subscribes when the container is created in the runtime, before its process runs: nothing of its output is lost.
 
-    Input that comes earlier is kept (bounded) and typed then.
+    Input that comes earlier waits in the client's socket.
     """
 
     def __init__(self, *, tty: bool, stdin: bool, stdout: bool, stderr: bool) -> None:
         self.tty = tty
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         self._ready: asyncio.Future[Attachment | None] = asyncio.get_running_loop().create_future()
-        self._early: list[bytes] = []
-        self._size = 0
-        self._lock = asyncio.Lock()
 
     def begin(self, attachment: Attachment | None) -> None:
         """None: it will never come (the start failed)."""
@@ -41,7 +36,8 @@ class PendingStream:
     async def write(self, data: bytes) -> None:
         attachment = await asyncio.shield(self._ready)
         if attachment is not None:
-            await attachment.write(data)
+            with contextlib.suppress(BrokenPipeError):  # Nobody reads any more; the output goes on to its end.
+                await attachment.write(data)
 
     async def write_eof(self) -> None:
         attachment = await asyncio.shield(self._ready)

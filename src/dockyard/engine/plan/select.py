@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from dockyard.engine.errors import BAD_FILTER, NO_SUCH_CONTAINER
+from dockyard.engine.errors import BAD_FILTER
 from dockyard.engine.model import Record
 from dockyard.engine.plan.status import health_status
 
@@ -142,19 +142,3 @@ def _in_range(port: str, wanted: str) -> bool:
     if (wanted_protocol or "tcp") != (protocol or "tcp") or not first.isdigit() or not (last or first).isdigit():
         return False
     return number.isdigit() and int(first) <= int(number) <= int(last or first)
-
-
-def resolve(
-    ref: str, names: Mapping[str, Record], ids: Mapping[str, Record], ambiguous: Callable[[str], Exception]
-) -> Record:
-    """By whole ID, then by name, then by ID prefix, as moby does. Raises NotFound."""
-    if ref in ids:
-        return ids[ref]
-    if (by_name := names.get(ref.removeprefix("/"))) is not None:
-        return by_name
-    matches = [record for identity, record in ids.items() if ref and identity.startswith(ref)]
-    if len(matches) > 1:
-        raise ambiguous(ref)
-    if not matches:
-        raise NO_SUCH_CONTAINER(ref=ref)
-    return matches[0]
