@@ -92,12 +92,6 @@ def _rule(rule: str) -> dict[str, object]:
     return {"inject": shell(f"iptables -I {rule}"), "undo": shell(f"iptables -D {rule}")}
 
 
-def _collide(lab: Lab) -> None:
-    lab.sh("ip link add lan0 type veth peer lan1; ip addr add 10.77.0.1/24 dev lan0; ip link set lan0 up; "
-           "ip link set lan1 up")  # fmt: skip
-    lab.vars["lan"] = True
-
-
 CASES = [
     Case(
         "NET-01",

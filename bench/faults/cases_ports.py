@@ -98,13 +98,6 @@ def keeps_resolving(lab: Lab) -> bool:
     return lab.exec("app", "nslookup", "example.org")
 
 
-def _resolv(text: str) -> Any:
-    def step(lab: Lab) -> None:
-        (lab.root / "resolv.conf").write_text(text)
-
-    return step
-
-
 def _dns(server: str) -> Any:
     return spec(Entrypoint=["sleep", "1000"], HostConfig={"Dns": [server]})
 

@@ -207,10 +207,6 @@ class Lab:
         script = f"timeout 2 busybox wget -q -O /dev/null http://{address}:{port}/etc/passwd"
         return enter_ok(self.outside, "sh", "-c", script)
 
-    def host_connects(self, port: int, address: str = "127.0.0.1") -> bool:
-        script = f"timeout 2 busybox wget -q -O /dev/null http://{address}:{port}/etc/passwd"
-        return enter_ok(self.holder, "sh", "-c", script)
-
     def remove(self, name: str) -> None:
         try:
             self.client.request("DELETE", f"/containers/{name}", {"force": True, "v": True})
