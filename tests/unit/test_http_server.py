@@ -159,6 +159,17 @@ async def test_expect_100_continue_is_sent_when_the_body_is_wanted(tmp_path: Pat
         writer.close()
 
 
+async def test_a_late_body_and_the_next_request_in_one_packet(tmp_path: Path) -> None:
+    """The answer goes out before the body comes; the body then arrives glued to the next head."""
+    async with serving(tmp_path, lambda r: Response(200, {}, r.path.encode())) as rig:
+        reader, writer = await rig.connect()
+        writer.write(b"POST /one HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+        assert (await response(reader))[2] == b"/one"
+        writer.write(b"xxGET /two HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await response(reader))[2] == b"/two"
+        writer.close()
+
+
 async def test_unread_body_is_swallowed_when_small_and_closes_when_large(tmp_path: Path) -> None:
     async with serving(tmp_path, lambda r: Response(401)) as rig:
         reader, writer = await rig.connect()

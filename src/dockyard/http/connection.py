@@ -80,7 +80,11 @@ class Connection(asyncio.Protocol):
         if state == "head":
             self._advance(self._pending + data if self._pending else data)
         elif state == "body":
-            self._keep(self._take_body(data))
+            rest = self._take_body(data)
+            if rest and self._state == "head":  # the answer was out before the body: what follows is the next request
+                self._advance(rest)
+            else:
+                self._keep(rest)
         elif state == "wait":
             self._keep(data)
         elif self._raw is not None and state == "raw":
