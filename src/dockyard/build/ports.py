@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from .context import Context
 from .model import BaseImage, Layer, Request
 
-__all__ = ["BindMount", "Executor", "Images", "Layers", "Networks", "Output", "Process", "Session"]
+__all__ = ["BindMount", "Executor", "Images", "Layers", "Networks", "Output", "Process", "Session", "Source"]
 
 Output = Callable[[int, bytes], None]
 """(1 stdout or 2 stderr, data); never waits."""
@@ -102,4 +103,16 @@ class Session(Protocol):
 
     async def ssh_socket(self, id: str) -> str | None:
         """Path of a unix socket that leads to the client's agent; valid while the build runs."""
+        ...
+
+
+class Source(Protocol):
+    """The build context, however it travels. Doors give one; the solver asks only for what COPY needs."""
+
+    async def dockerfile(self, name: str) -> bytes:
+        """Content of the Dockerfile (or of its .dockerignore). Raises NotFound."""
+        ...
+
+    async def context(self, name: str, patterns: Sequence[str]) -> Context:
+        """The main context ("") or a named one, with at least what ``patterns`` (followed paths) select."""
         ...

@@ -1,0 +1,80 @@
+"""What a build tells while it runs: plain values, one stream, any number of doors that draw it.
+
+A *vertex* is a step, a stage's FROM, the context transfer or an export. The classic door prints "Step 3/7 : RUN ..."
+from it, BuildKit's door a StatusResponse, ``dockyard build`` its own picture. Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Event", "Output", "Progress", "Sink", "VertexDone", "VertexQueued", "VertexStarted", "Warned"]
+
+
+@dataclass(frozen=True, slots=True)
+class VertexQueued:
+    """``digest`` ("sha256:...") names the vertex for the whole build; ``number`` is the classic step number or 0."""
+
+    digest: str
+    name: str
+    inputs: tuple[str, ...] = ()
+    number: int = 0
+    total: int = 0
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VertexStarted:
+    digest: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class VertexDone:
+    """``why``: for --explain, why the step ran or was cached. ``result``: layer or image ID, "" where there is none."""
+
+    digest: str
+    at: float
+    cached: bool = False
+    error: str = ""
+    why: str = ""
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes that a running step wrote: ``fd`` is 1 or 2."""
+
+    digest: str
+    fd: int
+    data: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Bytes or entries of a transfer below a vertex; ``total`` 0 is unknown, ``done`` ends it."""
+
+    digest: str
+    id: str
+    current: int
+    total: int
+    at: float
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A lint or planner warning: ``rule`` as Docker's build checks name them ("" for others), ``line`` from 1."""
+
+    message: str
+    rule: str = ""
+    line: int = 0
+    url: str = ""
+    detail: str = ""
+
+
+Event = VertexQueued | VertexStarted | VertexDone | Output | Progress | Warned
+Sink = Callable[[Event], None]
+"""Never waits; a door that is slow bounds its own queue."""
