@@ -181,7 +181,6 @@ async def test_exec_gives_output_and_code(world: World) -> None:
     stream = await world.execs.start(made, detach=False, tty=False, size=None)
     assert stream is not None
     assert [frame.data async for frame in stream.frames()] == [b"out\n"]
-    await asyncio.sleep(0)
     assert (await world.execs.inspect(made))["ExitCode"] == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from dockyard.engine.containers import Containers
 from dockyard.engine.kit import Kit
 from dockyard.engine.ports import ExecProcess, Stream
 from dockyard.model import new_id
+from dockyard.model.exchange import Frame
 
 Json = dict[str, Any]
 KEPT_FINISHED = 64
@@ -32,6 +34,19 @@ class Exec:
     process: ExecProcess | None = None
     started: asyncio.Event = field(default_factory=asyncio.Event)
     size: tuple[int, int] | None = None
+
+
+class _ToItsEnd:
+    """The stream of an exec ends after its exit code is known: clients ask for it as soon as they see the end."""
+
+    def __init__(self, stream: Stream, followed: asyncio.Task[None]) -> None:
+        self.tty, self._stream, self._followed = stream.tty, stream, followed
+        self.write, self.write_eof, self.close = stream.write, stream.write_eof, stream.close
+
+    async def frames(self) -> AsyncIterator[Frame]:
+        async for frame in self._stream.frames():
+            yield frame
+        await asyncio.wait([self._followed])
 
 
 class Execs:
@@ -107,11 +122,11 @@ class Execs:
         found.process = process
         found.started.set()
         container.emit(f"exec_start: {' '.join(config['Cmd'])}", execID=found.id)
-        self._kit.supervisor.watch(self._follow(found, process), f"exec {found.id[:12]}")
+        followed = self._kit.supervisor.watch(self._follow(found, process), f"exec {found.id[:12]}")
         if detach:
             await process.stream.close()
             return None
-        return process.stream
+        return _ToItsEnd(process.stream, followed)
 
     async def _follow(self, found: Exec, process: ExecProcess) -> None:
         found.exit_code = await process.wait()
