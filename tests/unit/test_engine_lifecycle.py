@@ -16,6 +16,7 @@ from dockyard.engine.kit import Kit
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified
+from dockyard.lib import clock
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 from dockyard.model.exchange import AttachQuery
 
@@ -231,3 +232,17 @@ async def test_filters_names_and_limits_of_the_list(world: World) -> None:
     assert await names(all=True, filters={"name": ["c[12]"]}) == ["/c2", "/c1"]
     with pytest.raises(InvalidParameter, match="invalid filter 'status=bogus'"):
         await names(filters={"status": ["bogus"]})
+
+
+async def test_events_before_now_need_a_since_or_an_until(world: World) -> None:
+    world.kit.events.emit("container", "start", "one")
+    now = clock.now()
+
+    async def seen(since: int, until: int) -> list[str]:
+        return [event["Action"] async for event in await world.kit.events.stream(since, until, {})]
+
+    assert await seen(1, now) == await seen(0, now) == ["start"]
+    live = await world.kit.events.stream(0, 0, {})
+    world.kit.events.emit("container", "die", "one")
+    world.kit.events.close()
+    assert [event["Action"] async for event in live] == ["die"]

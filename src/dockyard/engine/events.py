@@ -55,10 +55,13 @@ class Events:
             queue.put_nowait(None)
 
     async def stream(self, since: int, until: int, filters: Filters) -> AsyncIterator[Event]:
-        """Past events from ``since`` and new ones until ``until``, both in nanoseconds; 0 = none and no end."""
+        """Past events from ``since`` and new ones until ``until``, both in nanoseconds, 0 where not given.
+
+        Without both there are no past events, with ``until`` alone all of them (moby daemon/events/events.go).
+        """
         queue: asyncio.Queue[Event | None] = asyncio.Queue(SUBSCRIBER_QUEUE)
         self._listeners.add(queue)
-        past = [event for event in self._ring if since and since <= event["timeNano"] <= (until or 1 << 63)]
+        past = [event for event in self._ring if (since or until) and since <= event["timeNano"] <= (until or 1 << 63)]
         return self._drain(queue, past, until, filters)
 
     async def _drain(

@@ -52,7 +52,8 @@ async def auth(call: Call) -> Answer:
 
 
 async def events(call: Call) -> Answer:
-    stream = await call.engine.system.events(call.moment("since"), call.moment("until"), call.filters())
+    since = call.moment("since") or int(call.text("since") != "")  # 0 is the epoch here, not "not given"
+    stream = await call.engine.system.events(since, call.moment("until"), call.filters())
     return answers.json_lines(_with_legacy(stream))
 
 
