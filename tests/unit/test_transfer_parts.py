@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 import zstandard
+from urllib3 import HTTPResponse
 
 from dockyard.errors import Cancelled
 from dockyard.oci import sha256_of
@@ -18,7 +21,11 @@ from dockyard.transfer.cancel import Cancel
 from dockyard.transfer.compress import Packed
 from dockyard.transfer.download import Downloads
 from dockyard.transfer.feed import Feed
+from dockyard.transfer.model import ANONYMOUS, Context
 from dockyard.transfer.records import MAX_ROWS_PER_LAYER, Known, Records
+from dockyard.transfer.session import Session, TokenCache
+from dockyard.transfer.settings import Endpoint
+from dockyard.transfer.transport import trusted
 
 A, B = sha256_of(b"a"), sha256_of(b"b")
 
@@ -107,3 +114,48 @@ def test_a_layer_is_fetched_once_for_two_pulls_and_again_if_the_first_was_cancel
     downloads.fetch(A, lambda: calls.append("second"), Cancel(), shared)
     assert calls == ["first", "second"]
     downloads.close()
+
+
+class Scripted:
+    """A transport whose registry trusts one token only; the token server tells the present one."""
+
+    def __init__(self) -> None:
+        self.right, self.asked = "old", 0
+
+    def request(
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: object = None
+    ) -> HTTPResponse:
+        if url.startswith("https://auth/"):
+            self.asked += 1
+            return answer(200, b'{"token": "%s", "expires_in": 300}' % self.right.encode())
+        if headers.get("Authorization") == f"Bearer {self.right}":
+            return answer(200, b"{}")
+        return answer(401, b"{}", {"WWW-Authenticate": 'Bearer realm="https://auth/token",service="site"'})
+
+
+def answer(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> HTTPResponse:
+    sized = {"Content-Length": str(len(body)), **(headers or {})}
+    return HTTPResponse(io.BytesIO(body), headers=sized, status=status, preload_content=False)
+
+
+def ask(transport: Scripted, tokens: TokenCache) -> int:
+    session = Session(transport, tokens, Endpoint("r.corp", "https://r.corp"), ANONYMOUS, Context("pull"), Cancel())  # type: ignore[arg-type]
+    return session.request("GET", "https://r.corp/v2/a/tags/list", want=(200,), scopes=("repository:a:pull",)).status
+
+
+def test_a_cached_token_that_is_refused_is_asked_for_anew_once() -> None:
+    transport, tokens = Scripted(), TokenCache()
+    assert ask(transport, tokens) == ask(transport, tokens) == 200
+    assert transport.asked == 1
+    transport.right = "new"
+    assert ask(transport, tokens) == 200
+    assert transport.asked == 2
+
+
+def test_a_file_put_into_certs_d_changes_the_trust_at_once(tmp_path: Path) -> None:
+    endpoint = Endpoint("r.corp:5000", "https://r.corp:5000")
+    before = trusted(endpoint, [tmp_path])
+    (tmp_path / endpoint.host).mkdir()
+    (tmp_path / endpoint.host / "ca.crt").write_text("one")
+    after = trusted(endpoint, [tmp_path])
+    assert before == () != after == trusted(endpoint, [tmp_path])

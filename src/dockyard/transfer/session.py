@@ -101,7 +101,7 @@ class Session:
     ) -> BaseHTTPResponse:  # fmt: skip
         """The response, body unread, if its status is in ``want``; else raises. A streamed body is never sent twice."""
         replayable = body is None or isinstance(body, bytes)
-        challenged = False
+        challenges = 0  # the first tells how to log in, a second that a cached token is no good any more
         attempt = 1
         while True:
             self.cancel.check()
@@ -113,8 +113,9 @@ class Session:
                     raise
                 response = None
             if response is not None:
-                if response.status == 401 and replayable and not challenged:
-                    challenged = True
+                stale = challenges == 1 and sent.get("Authorization", "").startswith("Bearer ")
+                if response.status == 401 and replayable and (challenges == 0 or stale):
+                    challenges += 1
                     self._take_challenge(response, scopes, used="Authorization" in sent)
                     continue
                 if response.status in want:

@@ -6,7 +6,9 @@ served by a CDN), and what may be sent again is known only above.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
 import ssl
 import threading
@@ -30,6 +32,7 @@ POOL_SIZE = 16
 """Kept connections for one host; more than all concurrent blobs of one direction."""
 
 Body = bytes | Iterable[bytes] | None
+Trust = tuple[tuple[str, int, int], ...]
 
 
 class Transport:
@@ -38,11 +41,11 @@ class Transport:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str, bool, str], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, bool, str], tuple[Trust, urllib3.PoolManager]] = {}
 
     def close(self) -> None:
         with self._lock:
-            for pool in self._pools.values():
+            for _, pool in self._pools.values():
                 pool.clear()
             self._pools.clear()
 
@@ -81,10 +84,11 @@ class Transport:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         proxy = self._settings.proxies.for_url(parts.scheme, parts.hostname or "", port)
         key = (endpoint.host, endpoint.insecure, proxy)
+        trust = trusted(endpoint, self._settings.certs_dirs)
         with self._lock:
-            if (pool := self._pools.get(key)) is None:
-                pool = self._pools[key] = self._make_pool(endpoint, proxy)
-            return pool
+            if key not in self._pools or self._pools[key][0] != trust:  # connections in use go on, new ones follow now
+                self._pools[key] = (trust, self._make_pool(endpoint, proxy))
+            return self._pools[key][1]
 
     def _make_pool(self, endpoint: Endpoint, proxy: str) -> urllib3.PoolManager:
         context = tls_context(endpoint, self._settings.certs_dirs)
@@ -97,6 +101,17 @@ class Transport:
         )
         base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         return urllib3.ProxyManager(base, maxsize=POOL_SIZE, ssl_context=context, timeout=timeout, proxy_headers=login)
+
+
+def trusted(endpoint: Endpoint, certs_dirs: Iterable[Path]) -> Trust:
+    """What tells one state of a registry's certs.d folders from another: a file put there counts at once."""
+    found = []
+    for directory in certs_dirs:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(directory / endpoint.host):
+                state = entry.stat()
+                found.append((entry.path, state.st_mtime_ns, state.st_size))
+    return tuple(sorted(found))
 
 
 def tls_context(endpoint: Endpoint, certs_dirs: Iterable[Path]) -> ssl.SSLContext:
