@@ -23,6 +23,7 @@ def _line(option: Option) -> str:
 
 FLAGS = {
     "engine": "    --config-file FILE  Configuration file (default: /etc/docker/daemon.json if it is there)\n"
+    "    --validate  check flags and configuration file, and exit\n"
     + "\n".join(_line(option) for option in OPTIONS if option.flag),
     "dryrun": "-H, --host VALUE...  address to serve (unix://, tcp://)",
 }
@@ -33,7 +34,7 @@ EXAMPLES = {
 
 
 def engine(shell: Shell, options: Options) -> int:
-    from dockyard.api.daemon import run
+    from dockyard.api.daemon import engine_settings, run
 
     given: dict[str, Any] = {}
     for option in OPTIONS:
@@ -46,7 +47,12 @@ def engine(shell: Shell, options: Options) -> int:
     text = path.read_bytes() if file or path.exists() else None
     if text is not None and b'"hosts"' in text and not options.given("host"):
         del given["hosts"]
-    return run(load(given, text, file=str(path)))
+    settings = load(given, text, file=str(path))
+    if options.on("validate"):
+        engine_settings(settings)
+        shell.say("configuration OK")
+        return 0
+    return run(settings)
 
 
 def _value(option: Option, options: Options) -> Any:
