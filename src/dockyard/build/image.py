@@ -40,7 +40,7 @@ def image_config(
     document = {key: value for key, value in base.items() if key not in _DROPPED}
     document |= {
         "architecture": document.get("architecture") or architecture, "os": document.get("os") or system,
-        "created": rfc3339(created), "config": {k: v for k, v in config.items() if v is not None and v != ""},
+        "created": rfc3339(created), "config": {"OnBuild": None, **{k: v for k, v in config.items() if v is not None and v != ""}},
         "rootfs": {"type": "layers", "diff_ids": list(chain)}, "history": list(history),
     }  # fmt: skip
     if variant and not document.get("variant"):

@@ -56,6 +56,10 @@ class Images(Protocol):
         """A local image, or a pulled one (always when ``request.pull``). Raises NotFound."""
         ...
 
+    def has(self, ref: str) -> bool:
+        """Whether such an image is here."""
+        ...
+
     def register(self, config: bytes) -> str:
         """Record an image whose layers are committed; returns its ID. Same bytes, same ID."""
         ...

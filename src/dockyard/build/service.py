@@ -217,6 +217,9 @@ class Builder:
         await asyncio.gather(*tasks, *self._bounding, return_exceptions=True)
         self._records.close()
 
+    def has_image(self, ref: str) -> bool:
+        return self._images.has(ref)
+
     # -- the cache --------------------------------------------------------------------------------------------------
 
     def usage(self) -> list[CacheRecord]:

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
+
 from dockyard.errors import DockyardError
 from dockyard.kernel import safefs
 from dockyard.model import new_id
@@ -80,13 +82,14 @@ class ClassicDoor:
     ) -> AsyncIterator[Json]:
         """Raises what deserves a status; the iterator is the transcript. Closing it cancels the build."""
         wish = parse_build_query(query, auths, new_id())
+        request = self._only_given_cache(wish.request)
         async with AsyncExitStack() as stack:
-            context = await self._context(wish.request, body, stack)
-            context.load_ignore(wish.request.dockerfile)
+            context = await self._context(request, body, stack)
+            context.load_ignore(request.dockerfile)
             source = ContextSource(context)
-            await self._builder.parse(wish.request, source)
+            await self._builder.parse(request, source)
             feed = _Feed()
-            task = asyncio.ensure_future(self._builder.build(wish.request, source, NoSession(), feed.put))
+            task = asyncio.ensure_future(self._builder.build(request, source, NoSession(), feed.put))
             task.add_done_callback(lambda _task: feed.end())
             stack.push_async_callback(_ended, task)
             await feed.begun()
@@ -94,6 +97,12 @@ class ClassicDoor:
                 raise error
             transcript = Transcript(remove=wish.remove)
             return _messages(feed, task, transcript, stack.pop_all(), quiet=wish.quiet)
+
+    def _only_given_cache(self, request: Request) -> Request:
+        """As moby's: with cachefrom these images alone are trusted as a cache; where none of them is here, nothing is."""
+        if request.cache_from and not any(self._builder.has_image(ref) for ref in request.cache_from):
+            return msgspec.structs.replace(request, no_cache=True)
+        return request
 
     async def _context(self, request: Request, body: AsyncIterator[bytes], stack: AsyncExitStack) -> Context:
         remote, spool = request.remote, self._builder.spool

@@ -14,7 +14,7 @@ from dockyard.build.errors import FETCH_FAILED
 from dockyard.build.model import BaseImage, Layer, Request
 from dockyard.build.ports import Lease, Stubs
 from dockyard.build.stubs import left_out
-from dockyard.errors import NotFound
+from dockyard.errors import DockyardError, NotFound
 from dockyard.kernel import mount as kmount
 from dockyard.kernel import safefs
 from dockyard.oci import Digest, ImageRef, parse_reference
@@ -61,6 +61,12 @@ class BuildImages:
             if error := message.get("errorDetail"):
                 raise FETCH_FAILED(url=name.familiar, cause=error.get("message", ""))
         self._emit("image", "pull", name.familiar, name=name.familiar)
+
+    def has(self, ref: str) -> bool:
+        try:
+            return bool(self._store.get_image(ref))
+        except DockyardError:
+            return False
 
     def register(self, config: bytes) -> str:
         return self._store.register_image(config).id
