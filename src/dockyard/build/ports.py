@@ -17,7 +17,8 @@ from .context import Context
 from .model import BaseImage, Layer, Request
 
 __all__ = [
-    "BindMount", "Executor", "Images", "Layers", "Lease", "Networks", "Output", "Process", "Session", "Source", "Stubs",
+    "BindMount", "Executor", "Images", "Layers", "Lease", "Networks", "Output", "Place", "Process", "Session", "Source",
+    "Stubs",
 ]  # fmt: skip
 
 Output = Callable[[int, bytes], None]
@@ -130,13 +131,25 @@ class Executor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place on a network. ``mode``: "host" or the path of a network namespace; ``files``: content by target path, such
+    as /etc/hosts and /etc/resolv.conf."""
+
+    sandbox: str
+    mode: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
 class Networks(Protocol):
-    async def attach(self, network: str, sandbox: str, extra_hosts: Sequence[str]) -> tuple[str, list[BindMount]]:
-        """A place on the network ("" or "default" is the default bridge): ("host" or namespace path, files to bind, such
-        as resolv.conf and hosts). Raises NotFound."""
+    async def attach(self, network: str, sandbox: str, extra_hosts: Sequence[str]) -> Place:
+        """``network``: "" or "default" is the default bridge; host, none, container:NAME or a network's name. Raises
+        NotFound."""
         ...
 
-    async def detach(self, sandbox: str) -> None: ...
+    async def detach(self, sandbox: str) -> None:
+        """Idempotent."""
+        ...
 
 
 class Session(Protocol):

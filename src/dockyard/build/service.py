@@ -13,7 +13,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from .dockerfile.suggest import explain
 from .errors import BAD_DOCKERFILE, BUILD_CANCELLED, NO_SUCH_BUILD
 from .model import BaseImage, Graph, Request
 from .mounts import Mounts
+from .places import Places
 from .plan import NeedImages, host_platform, plan
 from .ports import Executor, Images, Layers, Networks, Session, Source
 from .progress import Sink, VertexDone, VertexQueued, VertexStarted, Warned
@@ -94,12 +95,13 @@ class Builder:
         (directory / "spool").mkdir(mode=0o700, exist_ok=True)
         self._caches = CacheMounts(directory / "caches", records, layers, now)
         mounts = Mounts(layers, self._caches, run)
-        steps = Steps(layers, executor, networks, mounts, run, self.settings.allowed, now)
+        self._places = Places(networks)
+        steps = Steps(layers, executor, self._places, mounts, run, self.settings.allowed, now)
         adding = Adding(directory / "fetch", self.settings.context)
         slots = asyncio.Semaphore(self.settings.parallel or max(4, 2 * (os.cpu_count() or 1)))
         self._tools = Tools(layers, records, steps, adding, SharedSteps(), slots)
         self._builds: dict[str, _Build] = {}
-        self._bounding: set[asyncio.Future[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     @property
     def spool(self) -> Path:
@@ -141,6 +143,7 @@ class Builder:
         finally:
             if self._builds.get(identity) is build:
                 del self._builds[identity]
+            self._later(self._places.drain())
 
     async def check(self, request: Request, source: Source, sink: Sink | None = None) -> Graph:
         """Parses and plans, resolving base images, but runs nothing; raises as ``build``."""
@@ -214,7 +217,8 @@ class Builder:
         tasks = [build.task for build in self._builds.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *self._bounding, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         self._records.close()
 
     def has_image(self, ref: str) -> bool:
@@ -269,11 +273,15 @@ class Builder:
         return Pruned(tuple(record.id for record in gone), freed)
 
     def _bound_cache(self) -> None:
-        """The hard limit, after each build: oldest first, images' own layers not counted. Nobody waits for it."""
-        if not self._bounding:
-            task = asyncio.ensure_future(self._bound())
-            self._bounding.add(task)
-            task.add_done_callback(self._bounding.discard)
+        """The hard limit, after each build: oldest first, images' own layers not counted."""
+        if not any(task.get_name() == "bound" for task in self._background):
+            self._later(self._bound(), "bound")
+
+    def _later(self, work: Coroutine[Any, Any, None], name: str = "") -> None:
+        """What a build's caller need not wait for; ``close`` does."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _bound(self) -> None:
         stat = os.statvfs(self.directory)

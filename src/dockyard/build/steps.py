@@ -24,7 +24,8 @@ from .dockerfile.patterns import Patterns
 from .errors import ENTITLEMENT, RUN_FAILED
 from .model import Copy, Exec, Layer, Request, Workdir
 from .mounts import Chain, Mounts
-from .ports import Executor, Layers, Lease, Networks, Output, Process, Session
+from .places import Places
+from .ports import BindMount, Executor, Layers, Lease, Output, Place, Process, Session
 from .stubs import find_stubs
 from .tree import RootTree, Tree
 
@@ -75,7 +76,7 @@ async def opened_tree(layers: Layers, chain: Sequence[str]) -> AsyncIterator[Roo
 class Steps:
     layers: Layers
     executor: Executor
-    networks: Networks
+    places: Places
     mounts: Mounts
     directory: Path
     allowed: frozenset[str]
@@ -93,20 +94,23 @@ class Steps:
         run = new_id()
         async with AsyncExitStack() as stack:
             stack.callback(self._forget_directory, run)
+            (self.directory / run).mkdir(mode=0o700, parents=True)
+            insecure = operation.security == "insecure"
+            place = await stack.enter_async_context(
+                self.places.take(operation.network, operation.extra_hosts, own=insecure)
+            )
             table = await self.mounts.resolve(stack, run, operation, sources, session)
-            stack.push_async_callback(_bounded, self.networks.detach, run)
-            place, files = await self.networks.attach(operation.network, run, operation.extra_hosts)
             stack.push_async_callback(_bounded, self.layers.release, run)
             root = await self.layers.prepare(run, chain)
             faultpoint("build.prepared")
-            binds = (*files, *table.binds)
+            binds = (*self._network_files(run, place), *table.binds)
             with safefs.root_fd(str(root)) as fd:
                 stubs = find_stubs(fd, [bind.target for bind in binds])
             started(run)
             code = await self.executor.run(
                 Process(
                     run, root, operation.args, (*operation.env, *operation.hidden_env, *table.env), operation.cwd,
-                    operation.user, binds, place, operation.security == "insecure", request,
+                    operation.user, binds, place.mode, insecure, request,
                 ),
                 output,
             )  # fmt: skip
@@ -114,6 +118,15 @@ class Steps:
             if code:
                 raise RUN_FAILED(command=" ".join(operation.args), exit_code=code)
             return await self.layers.diff(run, stubs, lease, epoch)
+
+    def _network_files(self, run: str, place: Place) -> list[BindMount]:
+        binds = []
+        for number, (target, content) in enumerate(place.files.items()):
+            path = self.directory / run / f"file{number}"
+            path.write_bytes(content)
+            path.chmod(0o644)
+            binds.append(BindMount(target, str(path)))
+        return binds
 
     def _check_entitlements(self, operation: Exec, request: Request) -> None:
         """One check for every way to run. A network that the whole build was given needs none of its own."""

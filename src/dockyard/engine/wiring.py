@@ -128,7 +128,6 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     if daemon:
         save_settings(settings)
         await recovery.recover(kit)
-        layers.sweep()
         await build_run.sweep(executor, places, runs)
     else:
         recovery.load(kit)

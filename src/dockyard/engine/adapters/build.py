@@ -24,8 +24,6 @@ from dockyard.transfer import Transfer
 
 __all__ = ["BuildImages", "BuildLayers"]
 
-LABEL = {"purpose": "build"}
-"""On snapshots of steps: what has it at the start of a daemon was left by one that died."""
 DOCKER_HUB = "https://index.docker.io/v1/"
 
 Emit = Callable[..., None]
@@ -134,7 +132,7 @@ class BuildLayers:
         return kmount.fs_mount("overlay", [("lowerdir+", path) for path in paths])
 
     async def prepare(self, key: str, chain: Sequence[str]) -> Path:
-        self._store.prepare(key, layers=[Digest(item) for item in chain], labels=LABEL)
+        self._store.prepare(key, layers=[Digest(item) for item in chain], transient=True)
         return self._store.mount(key, volatile=True)
 
     async def diff(self, key: str, stubs: Stubs, lease: Lease, epoch: int | None) -> Layer:
@@ -150,12 +148,6 @@ class BuildLayers:
     async def release(self, key: str) -> None:
         with suppress(NotFound):
             self._store.remove(key)
-
-    def sweep(self) -> None:
-        """At the start of a daemon: roots of steps that a killed one left."""
-        for snapshot in self._store.snapshots.all():
-            if snapshot.labels.get("purpose") == "build":
-                self._store.remove(snapshot.key)
 
 
 def _inner(lease: Lease) -> StoreLease:

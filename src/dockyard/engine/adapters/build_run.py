@@ -12,17 +12,18 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from dockyard.build.errors import BAD_OPTION, STEP_FAILED
-from dockyard.build.ports import BindMount, Output, Process
+from dockyard.build.ports import BindMount, Output, Place, Process
 from dockyard.kernel import cgroup, process, safefs
 from dockyard.model import ContainerConfig, EndpointSettings, HostConfig, Ulimit
 from dockyard.network import Controller, SandboxSpec
-from dockyard.runtime import HostFacts, devices, make_spec, messages, users
+from dockyard.runtime import HostFacts, RuntimeFacts, devices, make_spec, messages, users
 from dockyard.runtime.conmon import runtime_globals
 from dockyard.runtime.execs import last_error
 from dockyard.runtime.request import HOST, Namespaces, ResolvedMount, SpecRequest
@@ -39,7 +40,8 @@ END_OF_OUTPUT = 5.0
 
 class BuildExecutor:
     def __init__(self, facts: HostFacts, state: Path, runs: Path, cgroup_parent: str) -> None:
-        self._facts, self._state, self._runs, self._cgroup_parent = facts, state, runs, cgroup_parent
+        self._facts = replace(facts, runtime=_fastest(facts))
+        self._state, self._runs, self._cgroup_parent = state, runs, cgroup_parent
 
     async def run(self, process_: Process, output: Output) -> int:
         bundle = self._runs / process_.id
@@ -144,6 +146,11 @@ class _Pipe:
         os.close(self._fd)
 
 
+def _fastest(facts: HostFacts) -> RuntimeFacts:
+    """crun where it works: a run costs 7 ms of processor time with it and 60 with runc, and a build is made of runs."""
+    return next((each for each in facts.runtimes if each.works and each.name == "crun"), facts.runtime)
+
+
 def _ulimit(text: str) -> Ulimit:
     name, _, values = text.partition("=")
     soft, _, hard = values.partition(":")
@@ -165,12 +172,12 @@ class BuildNetworks:
     def __init__(self, controller: Controller, runs: Path, find: Callable[[str], Any]) -> None:
         self._controller, self._runs, self._find = controller, runs, find
 
-    async def attach(self, network: str, sandbox: str, extra_hosts: Sequence[str]) -> tuple[str, list[BindMount]]:
+    async def attach(self, network: str, sandbox: str, extra_hosts: Sequence[str]) -> Place:
         directory = self._runs / sandbox
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode, name = network, f"build-{sandbox[:12]}"
         if network.startswith("container:"):
-            return await self._join(network.removeprefix("container:"), sandbox, directory)
+            return self._join(network.removeprefix("container:"), sandbox)
         if network not in ("host", "none"):
             found = self._controller.network("bridge" if network in ("", "default") else network)
             mode = {"host": "host", "null": "none"}.get(found.driver, found.name)
@@ -181,29 +188,27 @@ class BuildNetworks:
             extra_hosts=tuple(extra_hosts),
         )  # fmt: skip
         made = await self._controller.setup(spec)
-        return ("host" if mode == "host" else made.netns), _files(directory)
+        return Place(sandbox, "host" if mode == "host" else made.netns, _files(directory))
 
-    async def _join(self, ref: str, sandbox: str, directory: Path) -> tuple[str, list[BindMount]]:
+    def _join(self, ref: str, sandbox: str) -> Place:
         """The network of a running container, with its files."""
         record = self._find(ref).record
         if not record.live:
             raise BAD_OPTION(text=f"cannot join network of a non running container: {record.id}")
         own = self._runs.parents[1] / "containers" / record.id
-        for leaf in ("hosts", "resolv.conf"):
-            with suppress(FileNotFoundError):
-                shutil.copyfile(own / leaf, directory / leaf)
-        return f"/proc/{record.state.pid}/ns/net", _files(directory)
+        return Place(sandbox, f"/proc/{record.state.pid}/ns/net", _files(own))
 
     async def detach(self, sandbox: str) -> None:
         await self._controller.forget(sandbox)
+        shutil.rmtree(self._runs / sandbox, ignore_errors=True)
 
 
-def _files(directory: Path) -> list[BindMount]:
-    return [
-        BindMount(f"/etc/{leaf}", f"{directory}/{leaf}")
-        for leaf in ("hosts", "resolv.conf")
-        if (directory / leaf).exists()
-    ]
+def _files(directory: Path) -> dict[str, bytes]:
+    found = {}
+    for leaf in ("hosts", "resolv.conf"):
+        with suppress(FileNotFoundError):
+            found[f"/etc/{leaf}"] = (directory / leaf).read_bytes()
+    return found
 
 
 async def sweep(executor: BuildExecutor, networks: BuildNetworks, runs: Path) -> None:
