@@ -148,7 +148,7 @@ class Builder:
     async def check(self, request: Request, source: Source, sink: Sink | None = None) -> Graph:
         """Parses and plans, resolving base images, but runs nothing; raises as ``build``."""
         parsed = await self.parse(request, source)
-        graph = await self._plan(parsed, request)
+        graph = await self._plan(parsed, request, sink or _unheard)
         if sink is not None:
             for warning in graph.warnings:
                 sink(Warned(warning))
@@ -163,7 +163,7 @@ class Builder:
             lines = tuple(raw.decode("utf-8", "replace").splitlines())
             raise BAD_DOCKERFILE(text=explain(problem, request.dockerfile, lines)) from None
 
-    async def _plan(self, parsed: Dockerfile, request: Request) -> Graph:
+    async def _plan(self, parsed: Dockerfile, request: Request, sink: Sink) -> Graph:
         here = host_platform(platform.machine())
         images: dict[tuple[str, str], BaseImage] = {}
         while True:
@@ -173,8 +173,20 @@ class Builder:
                 raise BAD_DOCKERFILE(text=explain(problem, request.dockerfile, parsed.lines)) from None
             except NeedImages as needed:
                 refs = sorted(needed.refs)
-                found = await asyncio.gather(*(self._images.resolve(ref, wanted, request) for ref, wanted in refs))
+                found = await asyncio.gather(*(self._resolve(ref, wanted, request, sink) for ref, wanted in refs))
                 images.update(zip(refs, found, strict=True))
+
+    async def _resolve(self, ref: str, wanted: str, request: Request, sink: Sink) -> BaseImage:
+        vertex = "sha256:" + new_id()
+        sink(VertexQueued(vertex, f"[internal] load metadata for {ref}"))
+        sink(VertexStarted(vertex, time.time()))
+        try:
+            image = await self._images.resolve(ref, wanted, request)
+        except BaseException as error:
+            sink(VertexDone(vertex, time.time(), error=str(error) or type(error).__name__))
+            raise
+        sink(VertexDone(vertex, time.time(), result=image.id))
+        return image
 
     def _finish(
         self, request: Request, found: StageResult, sink: Sink, identity: str, *, register: bool
@@ -289,3 +301,7 @@ class Builder:
         own = [record for record in self.usage() if not record.shared]
         if sum(record.size for record in own) > limit:
             await self._remove(choose_pruned(own, lambda _record: True, Limits(max_used=limit), all=True))
+
+
+def _unheard(_event: object) -> None:
+    """For who asks for a plan only."""
