@@ -19,6 +19,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from dockyard.lib.faultpoint import faultpoint
+
 from . import keys
 from .adding import Adding
 from .image import history_row, image_config, image_id
@@ -336,7 +338,9 @@ class Solve:
                 with self.tools.layers.lease() as lease:
                     lease.hold(state.chain)
                     layer = await self._perform(step.operation, state, found, lease, told)
+                    faultpoint("build.committed")
                     self._record(stage, step, found, layer, "regular")
+                    faultpoint("build.recorded")
                     return layer
 
         # A COPY reads what only this build has open; who was told not to use the cache uses no other build either.
