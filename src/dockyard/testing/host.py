@@ -75,9 +75,9 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for group in Path("/sys/fs/cgroup").glob(f"*/dy-crash-{self.holder.pid}"):
-            for pid in (group / "cgroup.procs").read_text().split():
+            for left in (group / "cgroup.procs").read_text().split():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+                    os.kill(int(left), signal.SIGKILL)
             with contextlib.suppress(OSError):
                 for below in sorted(group.rglob("*"), reverse=True):
                     if below.is_dir():
