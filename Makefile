@@ -23,7 +23,10 @@ fix: ## format and repair what can be repaired
 	@$(PY) -m ruff check --fix src tests bench
 	@$(PY) -m ruff format src tests bench
 
+examples: ## build, start and try the example applications on a running engine (DOCKER_HOST)
+	@examples/try
+
 docs: ## generated pages: API coverage, error catalogue
 	@$(PY) scripts/gendocs.py
 
-.PHONY: help setup demo test check fix docs
+.PHONY: help setup demo test check fix examples docs

@@ -23,7 +23,7 @@ from dockyard.storage.pipe import run_with_input
 
 from .dockerfile.patterns import Patterns, read_ignore_file
 from .errors import BAD_CONTEXT, CONTEXT_TOO_BIG, DOCKERFILE_MISSING
-from .tree import ContextTree, Entry
+from .tree import ContextTree, Entry, Tree
 
 __all__ = ["Context", "ContextLimits", "empty_context", "open_spool", "receive", "single_file"]
 
@@ -40,7 +40,7 @@ class ContextLimits:
 class Context:
     """A tree and what .dockerignore hides of it."""
 
-    def __init__(self, tree: ContextTree, ignore: Patterns | None = None) -> None:
+    def __init__(self, tree: Tree, ignore: Patterns | None = None) -> None:
         self.tree = tree
         self.ignore = ignore or Patterns(())
 
@@ -72,7 +72,8 @@ class Context:
                 return
 
     def close(self) -> None:
-        self.tree.close()
+        if isinstance(self.tree, ContextTree):
+            self.tree.close()
 
 
 def open_spool(directory: Path) -> int:
@@ -103,12 +104,12 @@ async def receive(
     return await run_with_input(executor, chunks, lambda reader: read_context(reader, directory, bounds))
 
 
-def read_context(reader: Reader, directory: Path, limits: ContextLimits) -> Context:
-    """Blocking part of ``receive``."""
+def read_context(reader: Reader, directory: Path, limits: ContextLimits, *, owners: bool = False) -> Context:
+    """Blocking part of ``receive``. ``owners``: keep them, as ADD of an archive does; a context's are root's."""
     spool = open_spool(directory)
     try:
         try:
-            entries = _Indexer(spool, limits).run(Plain(reader))
+            entries = _Indexer(spool, limits, owners).run(Plain(reader))
         except DockyardError as error:
             if error.kind == "invalid parameter" and error.code != BAD_CONTEXT.id:
                 raise BAD_CONTEXT(cause=str(error)) from None
@@ -120,8 +121,8 @@ def read_context(reader: Reader, directory: Path, limits: ContextLimits) -> Cont
 
 
 class _Indexer:
-    def __init__(self, spool: int, limits: ContextLimits) -> None:
-        self.spool, self.limits = spool, limits
+    def __init__(self, spool: int, limits: ContextLimits, owners: bool) -> None:
+        self.spool, self.limits, self.owners = spool, limits, owners
         self.entries: dict[str, Entry] = {}
         self.buffer = bytearray()
         self.offset = 0
@@ -146,6 +147,8 @@ class _Indexer:
 
     def _add(self, path: str, header: tar.TarHeader, archive: tar.StreamReader) -> None:
         common = {"mode": header.mode & 0o7777, "mtime_ns": header.mtime_ns, "xattrs": dict(header.xattrs)}
+        if self.owners:
+            common |= {"uid": header.uid, "gid": header.gid}
         if header.type == tar.REG:
             start, digest = self.offset, hashlib.sha256()
             left = header.size

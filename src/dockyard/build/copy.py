@@ -14,8 +14,8 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from dockyard.kernel import safefs
 from dockyard.oci import tar
@@ -40,6 +40,7 @@ class Selected:
     entry: Entry
     body: bytes | None = None
     into: bool = False  # a single file: goes into the target where that is a directory
+    tree: Tree | None = None  # where the content is, if not in the tree at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Placed:
     entry: Entry
     body: bytes | None = None
     created: bool = False  # a parent that nobody asked for
+    tree: Tree | None = None
 
 
 def select(operation: Copy, tree: Tree, ignore: Patterns) -> list[Selected]:
@@ -117,7 +119,8 @@ def selection_key(chosen: list[Selected], tree: Tree) -> str:
     sha = hashlib.sha256()
     for item in chosen:
         e = item.entry
-        digest = e.digest or (tree.digest(e) if e.kind == tar.REG and item.body is None else b"")
+        owner = item.tree or tree
+        digest = e.digest or (owner.digest(e) if e.kind == tar.REG and item.body is None else b"")
         row = f"{item.relative}\0{e.kind}\0{e.mode:o}\0{e.uid}\0{e.gid}\0{e.link}\0{sorted(e.xattrs.items()) or ''}\0"
         sha.update(row.encode("utf-8", "surrogateescape") + digest)
     return sha.hexdigest()
@@ -191,7 +194,7 @@ def place(operation: Copy, chosen: list[Selected], root: TargetRoot) -> list[Pla
                 raise COPY_CONFLICT(source=item.entry.path or ".", target="/" + name, cause=f"the target is {what}")
             if there and name == base:
                 continue  # the target directory itself keeps its owner and mode
-        out[name] = Placed(name, item.entry, item.body)
+        out[name] = Placed(name, item.entry, item.body, tree=item.tree)
     return list(out.values())
 
 
@@ -212,8 +215,6 @@ class Packing:
     chmod: str = ""
     epoch: int | None = None
     now_ns: int = 0
-    unpack: Callable[[Entry], Iterator[bytes]] | None = None
-    unpacked: frozenset[str] = field(default_factory=frozenset)
 
 
 def pack(placed: list[Placed], tree: Tree, packing: Packing) -> Iterator[bytes]:
@@ -235,7 +236,7 @@ def pack(placed: list[Placed], tree: Tree, packing: Packing) -> Iterator[bytes]:
             if item.body is not None:
                 yield item.body
             else:
-                yield from tree.read(entry)
+                yield from (item.tree or tree).read(entry)
             yield padding(entry.size)
     yield tar.END_OF_ARCHIVE
 

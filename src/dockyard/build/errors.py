@@ -22,7 +22,6 @@ RUN_FAILED = Code(
     "DY-BLD-004",
     System,
     "The command '{command}' returned a non-zero code: {exit_code}",
-    hint="dockyard build --debug {step} opens the root file system of the failed step",
 )
 COPY_MISSING = Code(
     "DY-BLD-005",

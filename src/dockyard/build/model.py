@@ -132,6 +132,7 @@ class Graph:
     total: int
     warnings: tuple[str, ...] = ()
     epoch: int | None = None
+    images: Mapping[str, BaseImage] = field(default_factory=dict)  # by reference, what COPY --from and mounts name
 
     def stage(self, index: int) -> PlannedStage:
         return next(s for s in self.stages if s.index == index)

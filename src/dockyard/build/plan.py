@@ -30,6 +30,8 @@ PROXY_ARGS = frozenset(
     name for base in ("http", "https", "ftp", "no", "all") for name in (f"{base}_proxy", f"{base.upper()}_PROXY")
 )
 MAX_ONBUILD = 1000
+IMAGE_CONTEXT = "docker-image://"
+"""A named context that is an image stands wherever its name does: FROM, COPY --from, RUN --mount from."""
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -146,8 +148,11 @@ class _Planner:
         name = self.word(stage.origin.image, self.global_env(), stage.origin)
         if not name:
             raise SyntaxProblem(f"base name ({stage.origin.image}) should not be blank", stage.origin.node.line, "FROM")
+        named = self.request.contexts.get(name, "")
+        if named.startswith(IMAGE_CONTEXT):
+            name = named.removeprefix(IMAGE_CONTEXT)
         try:
-            parent = self.stage_named(name, index) if not name.isdigit() else None
+            parent = self.stage_named(name, index) if not name.isdigit() and not named else None
         except SyntaxProblem as problem:
             problem.line = stage.origin.node.line
             raise
@@ -194,9 +199,11 @@ class _Planner:
         epoch = self.request.build_args.get("SOURCE_DATE_EPOCH") or self.globals.get("SOURCE_DATE_EPOCH")
         if epoch and not re.fullmatch(r"\d{1,12}", epoch):
             raise SyntaxProblem(f"invalid SOURCE_DATE_EPOCH: {epoch}")
+        images = {ref: image for (ref, platform), image in self.images.items() if platform == self.platform}
         return Graph(
-            tuple(stages), target, (system, arch, variant), number, tuple(self.warnings), int(epoch) if epoch else None
-        )
+            tuple(stages), target, (system, arch, variant), number, tuple(self.warnings),
+            int(epoch) if epoch else None, {"scratch": BaseImage("scratch"), **images},
+        )  # fmt: skip
 
 
 def _builtin(name: str) -> bool:
@@ -389,8 +396,14 @@ class _StagePlanner:
     def origin(self, name: str) -> Origin:
         if not name:
             return Origin()
-        if name in self.planner.request.contexts:
+        named = self.planner.request.contexts.get(name)
+        if named is not None and not named.startswith(IMAGE_CONTEXT):
             return Origin(context=name)
+        if named is not None:
+            name = named.removeprefix(IMAGE_CONTEXT)
+            if self.planner.image(name, self.planner.platform) is None:
+                self.waiting = True
+            return Origin(image=name)
         stage = self.planner.stage_named(name, self.stage.index)
         if stage is not None:
             self.needs.add(stage)

@@ -1,21 +1,25 @@
 """What the build room needs from others. ``drivers/`` has the real ones, ``fake.py`` verified twins for tests.
 
 A step's file system: ``prepare(key, chain)`` gives a writable root over layers; RUN happens in it; ``diff(key)``
-makes a layer of what changed; ``release(key)`` forgets it (always called). COPY prepares a root only to look at it and
-commits a tar of its own, so that nothing is ever written through a path that an image controls.
+makes a layer of what changed; ``release(key)`` forgets it (always called). COPY only looks at a ``view`` of its target
+and commits a tar of its own, so that nothing is ever written through a path that an image controls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from .context import Context
 from .model import BaseImage, Layer, Request
 
-__all__ = ["BindMount", "Executor", "Images", "Layers", "Networks", "Output", "Process", "Session", "Source"]
+__all__ = [
+    "BindMount", "Executor", "Images", "Layers", "Lease", "Networks", "Output", "Place", "Process", "Session", "Source",
+    "Stubs",
+]  # fmt: skip
 
 Output = Callable[[int, bytes], None]
 """(1 stdout or 2 stderr, data); never waits."""
@@ -33,7 +37,8 @@ class BindMount:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """``network``: "none", "host" or the path of a network namespace. ``user`` is looked up inside the root."""
+    """``network``: "host" or the path of a network namespace. ``user`` is looked up inside the root. ``id`` is 64 hex
+    digits."""
 
     id: str
     root: Path
@@ -52,48 +57,99 @@ class Images(Protocol):
         """A local image, or a pulled one (always when ``request.pull``). Raises NotFound."""
         ...
 
-    async def register(self, config: bytes, tags: Sequence[str]) -> str:
+    def has(self, ref: str) -> bool:
+        """Whether such an image is here."""
+        ...
+
+    def register(self, config: bytes) -> str:
         """Record an image whose layers are committed; returns its ID. Same bytes, same ID."""
+        ...
+
+    def tag(self, image: str, tags: Sequence[str]) -> None:
+        """Full references; they move to the image."""
+        ...
+
+    def layers(self) -> set[str]:
+        """Diff IDs that images hold."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """What mounts of a run leave in its root: ``made`` mount points ("run/secrets", parents first) that were not there,
+    and the directories they were made in, with (mode, uid, gid) from before. ``diff`` leaves both out where nothing else
+    came of them; nothing is ever deleted by name (CVE-2024-23652)."""
+
+    made: tuple[str, ...] = ()
+    parents: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+
+
+class Lease(Protocol):
+    def hold(self, diff_ids: Iterable[str]) -> None:
+        """These layers stay while the lease lives, whatever is pruned meanwhile."""
         ...
 
 
 class Layers(Protocol):
-    def has(self, diff_id: str) -> bool: ...
+    def size(self, diff_id: str) -> int | None:
+        """None where the layer is not here (any more)."""
+        ...
 
-    async def commit(self, pieces: Callable[[], Iterator[bytes]]) -> Layer:
+    def lease(self) -> AbstractContextManager[Lease]: ...
+
+    def leased(self, diff_id: str) -> bool: ...
+
+    def collect(self) -> None:
+        """Remove layers that nothing holds."""
+        ...
+
+    async def commit(self, pieces: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
         """Store a layer tar; the generator is made and consumed in a thread."""
         ...
 
+    def view(self, chain: Sequence[str]) -> int:
+        """A descriptor of the layers' root, lowest first, read-only; the caller closes it."""
+        ...
+
     async def prepare(self, key: str, chain: Sequence[str]) -> Path:
-        """Mounted writable root over the layers, lowest first."""
+        """Mounted writable root over the layers."""
         ...
 
-    async def diff(self, key: str, stubs: frozenset[str]) -> Layer:
-        """What changed. ``stubs`` are mount points that the run created ("/run/secrets"): left out where empty."""
+    async def diff(self, key: str, stubs: Stubs, lease: Lease, epoch: int | None) -> Layer:
+        """What changed, as a layer; no time in it is after ``epoch`` (seconds)."""
         ...
 
-    async def release(self, key: str) -> None: ...
-
-    def keep(self, name: str, chain: Sequence[str]) -> None:
-        """The cache holds these layers, across restarts, until ``drop(name)``."""
+    async def release(self, key: str) -> None:
+        """Idempotent."""
         ...
-
-    def drop(self, name: str) -> None: ...
 
 
 class Executor(Protocol):
     async def run(self, process: Process, output: Output) -> int:
-        """Exit code (128 + signal). Cancelling kills the process and waits for its end."""
+        """Exit code (128 + signal). Cancelling kills the process and waits for its end. Raises System where it cannot
+        be started."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place on a network. ``mode``: "host" or the path of a network namespace; ``files``: content by target path, such
+    as /etc/hosts and /etc/resolv.conf."""
+
+    sandbox: str
+    mode: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Networks(Protocol):
-    async def attach(self, network: str, sandbox: str, extra_hosts: Sequence[str]) -> tuple[str, list[BindMount]]:
-        """A place on the network ("" or "default" is the default bridge): (mode or namespace path, files to bind, such
-        as resolv.conf and hosts). Raises NotFound."""
+    async def attach(self, network: str, sandbox: str, extra_hosts: Sequence[str]) -> Place:
+        """``network``: "" or "default" is the default bridge; host, none, container:NAME or a network's name. Raises
+        NotFound."""
         ...
 
-    async def detach(self, sandbox: str) -> None: ...
+    async def detach(self, sandbox: str) -> None:
+        """Idempotent."""
+        ...
 
 
 class Session(Protocol):

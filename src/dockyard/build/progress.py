@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Event", "Output", "Progress", "Sink", "VertexDone", "VertexQueued", "VertexStarted", "Warned"]
+__all__ = [
+    "Event", "Output", "Progress", "Running", "Sink", "VertexDone", "VertexQueued", "VertexStarted", "Warned",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class VertexQueued:
     number: int = 0
     total: int = 0
     stage: str = ""
+    position: tuple[int, int] = (0, 0)  # (n, of m) within its stage, FROM being the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,18 @@ class VertexStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A vertex has a process now; ``sandbox`` is the ID it runs under."""
+
+    digest: str
+    sandbox: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class VertexDone:
-    """``why``: for --explain, why the step ran or was cached. ``result``: layer or image ID, "" where there is none."""
+    """``why``: for --explain, why the step ran or was cached. ``result``: the image ID after a stage's last step, else a
+    name of the state the step led to ("sha256:..."), "" where there is none."""
 
     digest: str
     at: float
@@ -75,6 +88,6 @@ class Warned:
     detail: str = ""
 
 
-Event = VertexQueued | VertexStarted | VertexDone | Output | Progress | Warned
+Event = VertexQueued | VertexStarted | Running | VertexDone | Output | Progress | Warned
 Sink = Callable[[Event], None]
 """Never waits; a door that is slow bounds its own queue."""

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import msgspec
 
+from dockyard.build.records import Records
+from dockyard.build.service import Builder
 from dockyard.engine import recovery
+from dockyard.engine.adapters import build_run
+from dockyard.engine.adapters.build import BuildImages, BuildLayers
 from dockyard.engine.adapters.network import NetworkAdapter, Networks
 from dockyard.engine.adapters.rootfs import RootfsAdapter
 from dockyard.engine.adapters.runtime import RuntimeAdapter
 from dockyard.engine.adapters.volumes import VolumeAdapter, Volumes
-from dockyard.engine.builds import NoBuilds
+from dockyard.engine.builds import Builds
 from dockyard.engine.container import Container
 from dockyard.engine.containers import Containers
 from dockyard.engine.engine import Engine
@@ -29,6 +33,7 @@ from dockyard.engine.store import Store
 from dockyard.engine.system import HostReport, System
 from dockyard.model import new_id
 from dockyard.network import Controller, NetworkSettings
+from dockyard.oci import Digest
 from dockyard.runtime import Runtime, probe
 from dockyard.storage import Store as Storage
 from dockyard.transfer import Settings as TransferSettings
@@ -74,7 +79,10 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     lock = RootLock(settings.root)
     await lock.acquire(daemon=daemon)
-    storage = await Storage.open(settings.root / "storage", snapshotter=settings.snapshotter)
+    records = Records(settings.root / "build" / "cache.db")
+    storage = await Storage.open(
+        settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())]
+    )
     facts = await probe()
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
@@ -96,21 +104,31 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     containers = Containers(kit, settings.defaults)
     images, volumes = Images(storage, transfer, kit, containers.find), Volumes(storage, kit)
     report = _report(settings, storage, runtime, _engine_id(store))
-    usage = {"image": images.usage, "container": containers.usage, "volume": volumes.usage}
+    layers = BuildLayers(storage)
+    runs = settings.root / "build" / "run"
+    executor = build_run.BuildExecutor(facts, settings.run_dir / "build", runs, settings.cgroup_parent)
+    places = build_run.BuildNetworks(controller, runs, containers.find)
+    bases = BuildImages(storage, transfer, kit.events.emit)
+    builder = Builder(settings.root / "build", bases, layers, executor, places, records)
+    builds = Builds(builder, kit.events)
+    usage = {
+        "image": images.usage, "container": containers.usage, "volume": volumes.usage, "build-cache": builds.usage,
+    }  # fmt: skip
     engine = Engine(
         kit=kit,
         containers=containers,
         execs=Execs(kit, containers),
         images=images,
-        builds=NoBuilds(),
+        builds=builds,
         volumes=volumes,
         networks=Networks(controller, network, kit, containers.find),
         system=System(kit, report, lambda: len(storage.images.ids()), usage, transfer.login),
-        closers=[_closer(transfer.close), controller.close, runtime.close, storage.close, _closer(lock.release)],
+        closers=[builds.close, _closer(transfer.close), controller.close, runtime.close, storage.close, _closer(lock.release)],
     )
     if daemon:
         save_settings(settings)
         await recovery.recover(kit)
+        await build_run.sweep(executor, places, runs)
     else:
         recovery.load(kit)
     return engine

@@ -283,7 +283,7 @@ async def _call_runtime(
     finally:
         await process.end(child)
     if code != 0:
-        cause = _last_error(f"{directory}/runtime.log") or f"exit code {code}"
+        cause = last_error(f"{directory}/runtime.log") or f"exit code {code}"
         if "cannot exec in a stopped container" in cause:  # it ended, and we have not heard of it yet
             raise errors.NOT_RUNNING(id=request.container)
         raise errors.EXEC_FAILED(cause=messages.translate(cause))
@@ -291,7 +291,7 @@ async def _call_runtime(
         return int(file.read())
 
 
-def _last_error(path: str) -> str:
+def last_error(path: str) -> str:
     with contextlib.suppress(OSError, msgspec.DecodeError, IndexError), open(path, "rb") as log:
         rows = [msgspec.json.decode(line) for line in log.read(64 << 10).splitlines() if line]
         return str([row["msg"] for row in rows if row.get("level") in ("error", "fatal")][-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,15 +177,23 @@ async def commit_snapshot(
         )
 
 
-async def layer_of_snapshot(store: Store, key: str, held: set[Digest]) -> Digest:
+async def layer_of_snapshot(
+    store: Store, key: str, held: set[Digest], skip: frozenset[str] = frozenset(), latest_ns: int | None = None
+) -> Digest:
     """Store the upper directory of a snapshot as a layer; its diff ID. The digest is added to ``held``."""
-    path = store.snapshots.upper(key)
+    path = str(store.snapshots.upper(key))
 
+    def pieces() -> Iterator[bytes]:
+        with safefs.root_fd(path) as root, safefs.opened(root, ".", os.O_RDONLY | os.O_DIRECTORY) as folder:
+            yield from upper.diff_tar(folder, skip, latest_ns)
+
+    return await ingest_pieces(store, pieces, held)
+
+
+async def ingest_pieces(store: Store, make: Callable[[], Iterator[bytes]], held: set[Digest]) -> Digest:
     def work() -> Ingested:
-        with safefs.root_fd(str(path)) as root, safefs.opened(root, ".", os.O_RDONLY | os.O_DIRECTORY) as folder:
-            source = _GeneratorReader(upper.diff_tar(folder))
-            got = ingest.receive(source, store.root / "ingest", Expected(), store.limits)
-            return ingest.index_layer(got, store.snapshotter, store.limits)
+        got = ingest.receive(_GeneratorReader(make()), store.root / "ingest", Expected(), store.limits)
+        return ingest.index_layer(got, store.snapshotter, store.limits)
 
     got = await asyncio.get_running_loop().run_in_executor(store.threads, work)
     layer = store.layers.commit(got)

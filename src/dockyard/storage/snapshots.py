@@ -62,10 +62,12 @@ class SnapshotStore:
             raise NO_SUCH_SNAPSHOT(key=key) from None
 
     def prepare(
-        self, key: str, diff_ids: Sequence[Digest], parent: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> Snapshot:
+        self, key: str, diff_ids: Sequence[Digest], parent: str | None = None, labels: Mapping[str, str] | None = None,
+        *, transient: bool = False,
+    ) -> Snapshot:  # fmt: skip
         """A new snapshot. With ``parent`` the layers are the parent's and its upper directory lies above them; the
-        parent must not change afterwards."""
+        parent must not change afterwards. A ``transient`` one has no record: it costs no sync of the disk, and what a
+        crash leaves of it is swept at open."""
         if not _KEY.match(key):
             raise BAD_KEY(key=key[:200])
         if key in self._snapshots:
@@ -74,10 +76,11 @@ class SnapshotStore:
         for diff_id in layers:
             self._layers.get(diff_id)
         snapshot = Snapshot(key, layers, parent, dict(labels or {}))
-        self._db.execute(
-            "INSERT INTO snapshots(key, diff_ids, parent, labels) VALUES (?,?,?,?)",
-            key, " ".join(layers), parent, msgspec.json.encode(snapshot.labels).decode(),
-        )  # fmt: skip
+        if not transient:
+            self._db.execute(
+                "INSERT INTO snapshots(key, diff_ids, parent, labels) VALUES (?,?,?,?)",
+                key, " ".join(layers), parent, msgspec.json.encode(snapshot.labels).decode(),
+            )  # fmt: skip
         self._snapshots[key] = snapshot
         self._make_directories(snapshot)
         return snapshot

@@ -49,6 +49,7 @@ WORKERS = 16
 INDEXERS = 2
 DIRECTORIES = ("layers", "snapshots", "ingest", "trash", "volumes", "init")
 T = TypeVar("T")
+Holder = Callable[[], Iterable[Digest]]
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -63,8 +64,12 @@ class Lease:
 class Store:
     """Images, snapshots and volumes below one directory. Made by ``await Store.open(root)``."""
 
-    def __init__(self, root: Path, snapshotter: str, capabilities: probe.Capabilities, limits: Limits) -> None:
+    def __init__(
+        self, root: Path, snapshotter: str, capabilities: probe.Capabilities, limits: Limits,
+        holders: Sequence[Holder] = (),
+    ) -> None:  # fmt: skip
         self.root = root
+        self._holders = tuple(holders)
         self.limits = limits
         self.snapshotter = snapshotter
         self.capabilities = capabilities
@@ -80,8 +85,11 @@ class Store:
         self.volumes = VolumeStore(root, self._db, self._trash)
 
     @classmethod
-    async def open(cls, root: Path, *, snapshotter: str = "auto", limits: Limits | None = None) -> Store:
-        """Open and heal: what is mounted is compared with the records, leftovers of a crash go to the trash. Raises
+    async def open(
+        cls, root: Path, *, snapshotter: str = "auto", limits: Limits | None = None, holders: Sequence[Holder] = ()
+    ) -> Store:
+        """Open and heal: what is mounted is compared with the records, leftovers of a crash go to the trash.
+        ``holders`` name layers that somebody else's records keep (the build cache): the collector asks them. Raises
         Unavailable if another process has it open or overlayfs does not work there."""
         if snapshotter not in ("auto", "erofs", "extract"):
             raise BAD_SNAPSHOTTER(name=snapshotter)
@@ -93,7 +101,7 @@ class Store:
         found = await asyncio.to_thread(probe.probe, root / "ingest")
         if snapshotter == "auto":
             snapshotter = "erofs" if found.erofs else "extract"
-        store = cls(root, snapshotter, found, limits or Limits())
+        store = cls(root, snapshotter, found, limits or Limits(), holders)
         store._lock_fd = lock
         store._reconcile()
         return store
@@ -160,6 +168,9 @@ class Store:
         finally:
             self._leases.discard(lease)
 
+    def leased(self, diff_id: Digest) -> bool:
+        return any(diff_id in lease.layers for lease in self._leases)
+
     async def ingest_layer(
         self, chunks: AsyncIterator[bytes], lease: Lease, *, digest: Digest | None = None, size: int | None = None,
         diff_id: Digest | None = None,
@@ -193,12 +204,14 @@ class Store:
         return self.images.image(image)
 
     def collect(self) -> list[Digest]:
-        """Remove layers that no image, snapshot or lease holds."""
+        """Remove layers that no image, snapshot, lease or holder holds."""
         used = self.images.used_layers()
         for snapshot in self.snapshots.all():
             used.update(snapshot.diff_ids)
         for lease in self._leases:
             used |= lease.layers
+        for held in self._holders:
+            used.update(held())
         garbage = [layer.diff_id for layer in self.layers.all() if layer.diff_id not in used]
         self.layers.remove(garbage)
         return garbage
@@ -308,19 +321,27 @@ class Store:
         name = parse_reference(ref) if ref else None
         return await archives.commit_snapshot(self, key, config, base, name, author, comment, changes, created_by)
 
-    async def layer_of(self, key: str, lease: Lease) -> Digest:
-        """The upper directory of a snapshot, stored as a layer (for the builder)."""
-        return await archives.layer_of_snapshot(self, key, lease.layers)
+    async def layer_of(
+        self, key: str, lease: Lease, *, skip: frozenset[str] = frozenset(), latest_ns: int | None = None
+    ) -> Digest:
+        """The upper directory of a snapshot, stored as a layer (for the builder). ``skip``: paths left out ("a/b");
+        no time in it is after ``latest_ns``."""
+        return await archives.layer_of_snapshot(self, key, lease.layers, skip, latest_ns)
+
+    async def ingest_pieces(self, make: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
+        """A layer from a blocking generator of its plain tar, which is made and consumed in a thread."""
+        return self.layers.get(await archives.ingest_pieces(self, make, lease.layers))
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
 
     def prepare(
         self, key: str, image: str | None = None, *, parent: str | None = None, layers: Sequence[Digest] = (),
-        labels: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None, transient: bool = False,
     ) -> Snapshot:  # fmt: skip
-        """A writable snapshot over an image, over bare layers, over another snapshot, or over nothing."""
+        """A writable snapshot over an image, over bare layers, over another snapshot, or over nothing. A ``transient``
+        one does not outlive the process (a step of a build)."""
         diff_ids = self.images.get(image).diff_ids if image is not None else tuple(layers)
-        return self.snapshots.prepare(key, diff_ids, parent, labels)
+        return self.snapshots.prepare(key, diff_ids, parent, labels, transient=transient)
 
     def mount(self, key: str, *, volatile: bool = False) -> Path:
         """The root file system's path, mounted; idempotent."""

@@ -68,19 +68,25 @@ def changes(upper: int, lower: int) -> Iterator[tuple[ChangeKind, str]]:
             yield ChangeKind.DELETED, path
 
 
-def diff_tar(upper: int) -> Generator[bytes, None, None]:
-    """The upper directory as a layer tar (blocking generator). Sockets are left out, as every engine does."""
+def diff_tar(
+    upper: int, skip: frozenset[str] = frozenset(), latest_ns: int | None = None
+) -> Generator[bytes, None, None]:
+    """The upper directory as a layer tar (blocking generator). Sockets are left out, as every engine does, and the
+    paths in ``skip``; times after ``latest_ns`` become that."""
     links: dict[tuple[int, int], bytes] = {}
     for path, folder, name, info in walk(upper):
+        if path[1:] in skip:
+            continue
         member = os.fsencode(path[1:])
+        mtime = info.st_mtime_ns if latest_ns is None else min(info.st_mtime_ns, latest_ns)
         if is_whiteout(info):
             base, _, leaf = member.rpartition(b"/")
             hidden = (base + b"/" if base else b"") + WHITEOUT_PREFIX + leaf
-            yield encode_header(TarHeader(hidden, mode=0, mtime_ns=info.st_mtime_ns))
+            yield encode_header(TarHeader(hidden, mode=0, mtime_ns=mtime))
             continue
-        yield from tar_member(member, folder, name, info, links)
-        if stat.S_ISDIR(info.st_mode) and _is_opaque(folder, name):
-            yield encode_header(TarHeader(member + b"/" + OPAQUE_MARKER, mode=0, mtime_ns=info.st_mtime_ns))
+        yield from tar_member(member, folder, name, info, links, mtime)
+        if stat.S_ISDIR(info.st_mode) and is_opaque(folder, name):
+            yield encode_header(TarHeader(member + b"/" + OPAQUE_MARKER, mode=0, mtime_ns=mtime))
     yield tar.END_OF_ARCHIVE
 
 
@@ -93,10 +99,12 @@ def tree_tar(root: int) -> Generator[bytes, None, None]:
 
 
 def tar_member(
-    member: bytes, folder: int, name: str, info: os.stat_result, links: dict[tuple[int, int], bytes]
-) -> Iterator[bytes]:
+    member: bytes, folder: int, name: str, info: os.stat_result, links: dict[tuple[int, int], bytes],
+    mtime_ns: int | None = None,
+) -> Iterator[bytes]:  # fmt: skip
     mode, kind = stat.S_IMODE(info.st_mode), stat.S_IFMT(info.st_mode)
-    common = {"mode": mode, "uid": info.st_uid, "gid": info.st_gid, "mtime_ns": info.st_mtime_ns}
+    moment = info.st_mtime_ns if mtime_ns is None else mtime_ns
+    common = {"mode": mode, "uid": info.st_uid, "gid": info.st_gid, "mtime_ns": moment}
     if kind == stat.S_IFREG:
         first = links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
         if first is not None:
@@ -158,7 +166,7 @@ def read_xattrs(folder: int, name: str) -> dict[str, bytes]:
     return found
 
 
-def _is_opaque(folder: int, name: str) -> bool:
+def is_opaque(folder: int, name: str) -> bool:
     with suppress(OSError):
         return os.getxattr(f"{safefs.fd_path(folder)}/{name}", OPAQUE_XATTR, follow_symlinks=False) == b"y"
     return False

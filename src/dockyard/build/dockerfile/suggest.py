@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .parser import SyntaxProblem
+from .parser import INSTRUCTIONS, SyntaxProblem
 
 __all__ = ["did_you_mean", "explain"]
 
@@ -19,9 +19,12 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
 
 def explain(problem: SyntaxProblem, name: str, lines: tuple[str, ...]) -> str:
     """Docker's sentence first (clients match on it), then file:line:column and the line with a mark below."""
+    text = problem.text
+    if text.startswith("unknown instruction: "):
+        text += did_you_mean(problem.word, INSTRUCTIONS)
     if not problem.line:
-        return f"dockerfile parse error: {problem.text}" if lines else problem.text
-    head = f"dockerfile parse error on line {problem.line}: {problem.text}"
+        return f"dockerfile parse error: {text}" if lines else text
+    head = f"dockerfile parse error on line {problem.line}: {text}"
     if problem.line > len(lines):
         return head
     line, number = lines[problem.line - 1].rstrip("\r"), problem.line

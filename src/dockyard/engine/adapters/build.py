@@ -1,0 +1,155 @@
+"""Storage and transfer behind the builder's ports: base images, layers, roots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dockyard.build.errors import FETCH_FAILED
+from dockyard.build.model import BaseImage, Layer, Request
+from dockyard.build.ports import Lease, Stubs
+from dockyard.build.stubs import left_out
+from dockyard.errors import DockyardError, NotFound
+from dockyard.kernel import mount as kmount
+from dockyard.kernel import safefs
+from dockyard.oci import Digest, ImageRef, parse_reference
+from dockyard.storage import Image, Store
+from dockyard.storage import Lease as StoreLease
+from dockyard.transfer import Transfer
+
+__all__ = ["BuildImages", "BuildLayers"]
+
+DOCKER_HUB = "https://index.docker.io/v1/"
+
+Emit = Callable[..., None]
+
+
+class BuildImages:
+    def __init__(self, store: Store, transfer: Transfer, emit: Emit) -> None:
+        self._store, self._transfer, self._emit = store, transfer, emit
+
+    async def resolve(self, ref: str, platform: str, request: Request) -> BaseImage:
+        found = None if request.pull else self._local(ref, platform)
+        if found is None:
+            await self._pull(parse_reference(ref).with_default_tag(), platform, request)
+            found = self._local(ref, platform)
+        if found is None:
+            raise FETCH_FAILED(url=ref, cause=f"the image is not for {platform}")
+        digest = found.repo_digests[0].rpartition("@")[2] if found.repo_digests else ""
+        document = msgspec.json.decode(found.config.raw)
+        return BaseImage(ref, found.id, document, tuple(found.diff_ids), digest)
+
+    def _local(self, ref: str, platform: str) -> Image | None:
+        try:
+            image = self._store.get_image(ref)
+        except NotFound:
+            return None
+        document = image.config.document
+        system, _, rest = platform.partition("/")
+        wanted = (system, rest.partition("/")[0])
+        return image if wanted == (document.os or system, document.architecture or wanted[1]) else None
+
+    async def _pull(self, name: ImageRef, platform: str, request: Request) -> None:
+        async for message in await self._transfer.pull(name, platform=platform, auth=_auth_for(name, request.auths)):
+            if error := message.get("errorDetail"):
+                raise FETCH_FAILED(url=name.familiar, cause=error.get("message", ""))
+        self._emit("image", "pull", name.familiar, name=name.familiar)
+
+    def has(self, ref: str) -> bool:
+        try:
+            return bool(self._store.get_image(ref))
+        except DockyardError:
+            return False
+
+    def register(self, config: bytes) -> str:
+        return self._store.register_image(config).id
+
+    def tag(self, image: str, tags: Sequence[str]) -> None:
+        for tag in tags:
+            ref = parse_reference(tag)
+            if ref not in self._store.images.refs(Digest(image)):
+                self._store.images.tag(Digest(image), ref)
+                self._emit("image", "tag", image, name=ref.familiar)
+
+    def layers(self) -> set[str]:
+        return {str(layer) for layer in self._store.images.used_layers()}
+
+
+def _auth_for(name: ImageRef, auths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """X-Registry-Config names registries as ``docker login`` stored them."""
+    keys = [DOCKER_HUB, "index.docker.io", "docker.io"] if name.domain == "docker.io" else [name.domain]
+    for key in (*keys, *(f"https://{key}" for key in keys)):
+        if key in auths:
+            return auths[key]
+    return None
+
+
+class _Lease:
+    def __init__(self, inner: StoreLease) -> None:
+        self.inner = inner
+
+    def hold(self, diff_ids: Iterable[str]) -> None:
+        self.inner.layers.update(Digest(item) for item in diff_ids)
+
+
+class BuildLayers:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def size(self, diff_id: str) -> int | None:
+        digest = Digest(diff_id)
+        return self._store.layers.get(digest).content_size if digest in self._store.layers else None
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        with self._store.lease() as inner:
+            yield _Lease(inner)
+
+    def leased(self, diff_id: str) -> bool:
+        return self._store.leased(Digest(diff_id))
+
+    def collect(self) -> None:
+        self._store.collect()
+
+    async def commit(self, pieces: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
+        layer = await self._store.ingest_pieces(pieces, _inner(lease))
+        return Layer(layer.diff_id, layer.content_size)
+
+    def view(self, chain: Sequence[str]) -> int:
+        """A mount of its own that no path leads to: it ends with its descriptor, also by kill -9."""
+        paths = [self._store.layers.mount(Digest(item)) for item in reversed(chain)]
+        if not paths:
+            empty = self._store.root / "empty"
+            empty.mkdir(mode=0o755, exist_ok=True)
+            return safefs.open_root(str(empty))
+        if len(paths) == 1:
+            return safefs.open_root(paths[0])
+        return kmount.fs_mount("overlay", [("lowerdir+", path) for path in paths])
+
+    async def prepare(self, key: str, chain: Sequence[str]) -> Path:
+        self._store.prepare(key, layers=[Digest(item) for item in chain], transient=True)
+        return self._store.mount(key, volatile=True)
+
+    async def diff(self, key: str, stubs: Stubs, lease: Lease, epoch: int | None) -> Layer:
+        with safefs.root_fd(str(self._store.snapshots.upper(key))) as upper:
+            skip = left_out(upper, stubs)
+            with safefs.opened(upper, ".", os.O_RDONLY | os.O_DIRECTORY) as folder:
+                if skip.issuperset(os.listdir(folder)):
+                    return Layer("")
+        latest = None if epoch is None else epoch * 1_000_000_000
+        diff_id = await self._store.layer_of(key, _inner(lease), skip=skip, latest_ns=latest)
+        return Layer(diff_id, self.size(diff_id) or 0)
+
+    async def release(self, key: str) -> None:
+        with suppress(NotFound):
+            self._store.remove(key)
+
+
+def _inner(lease: Lease) -> StoreLease:
+    assert isinstance(lease, _Lease)
+    return lease.inner
