@@ -11,9 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,105 +19,16 @@ import pytest
 from dockyard.client import Client
 from dockyard.errors import DockyardError
 from dockyard.testing import kit
+from dockyard.testing.crash import Host, until
 
 pytestmark = pytest.mark.root
 
-START_LIMIT = 20.0
 SETTLE_LIMIT = 10.0
 POINTS = (
     "create.recorded", "create.rootfs", "create.volumes", "create.network", "start.mounted", "start.volumes",
     "start.network", "start.created", "start.recorded", "start.started", "settle.recorded", "settle.released",
     "remove.marked", "remove.network", "remove.rootfs", "remove.volumes", "remove.forgotten",
 )  # fmt: skip
-
-
-class Host:
-    """A namespace that lives as long as the test, and the daemons that come and go in it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.daemon: subprocess.Popen[bytes] | None = None
-        self.clients = contextlib.ExitStack()
-        script = "mount --make-rprivate / && ip link set lo up && exec sleep infinity"
-        self.holder = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-c", script])
-        _until(lambda: Path(f"/proc/{self.holder.pid}/comm").read_text().strip() == "sleep", START_LIMIT)
-
-    def start(self, fault: str = "") -> Client:
-        environ = {**os.environ, "DOCKYARD_FAULT": fault}
-        words = ["engine", "--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/run", "--cgroup-parent",
-                 f"/dy-crash-{self.holder.pid}", "--pidfile", "", "-H", f"unix://{self.root}/e.sock"]  # fmt: skip
-        with (self.root / "log").open("ab") as log:
-            self.daemon = subprocess.Popen(
-                ["nsenter", "-t", str(self.holder.pid), "-n", "-m", sys.executable, "-m", "dockyard.cli", *words],
-                env=environ, stdout=log, stderr=log,
-            )  # fmt: skip
-        client = self.clients.enter_context(Client(f"unix://{self.root}/e.sock", timeout=30))
-        _until(lambda: _answers(client), START_LIMIT)
-        return client
-
-    def ended(self) -> bool:
-        assert self.daemon is not None
-        return self.daemon.poll() is not None
-
-    def inside(self, *command: str) -> str:
-        words = ["nsenter", "-t", str(self.holder.pid), "-n", "-m", *command]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
-
-    def leftovers(self) -> dict[str, list[str]]:
-        """What an engine without containers must not have."""
-        mounts = [row.split()[4] for row in Path(f"/proc/{self.holder.pid}/mountinfo").read_text().splitlines()]
-        return {
-            "mounts": [item for item in mounts if f"{self.root}/data/storage/snapshots" in item or f"{self.root}/run/netns" in item],
-            "links": [row for row in self.inside("ip", "-br", "link").splitlines() if row.startswith("veth")],
-            "directories": [item.name for item in (self.root / "data/containers").glob("*")],
-            "conmons": [str(pid) for pid in _naming(str(self.root), "conmon")],
-            "rules": [row for row in self.inside("nft", "list", "ruleset").splitlines() if "8099" in row],
-        }
-
-    def close(self) -> None:
-        self.clients.close()
-        if self.daemon is not None and self.daemon.poll() is None:
-            self.daemon.send_signal(signal.SIGTERM)
-            self.daemon.wait(20)
-        for pid in _naming(str(self.root), ""):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for group in Path("/sys/fs/cgroup").glob(f"*/dy-crash-{self.holder.pid}"):
-            for pid in (group / "cgroup.procs").read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                for below in sorted(group.rglob("*"), reverse=True):
-                    if below.is_dir():
-                        below.rmdir()
-                group.rmdir()
-        self.holder.kill()
-        self.holder.wait(10)
-
-
-def _naming(text: str, program: str) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                if text in words and (not program or program in words.split("\0")[0]):
-                    found.append(int(entry.name))
-    return found
-
-
-def _answers(client: Client) -> bool:
-    try:
-        return bool(client.ping(timeout=2).api_version)
-    except DockyardError:
-        return False
-
-
-def _until(condition, limit: float) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come about"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -164,7 +72,7 @@ def test_nothing_is_lost_and_nothing_leaks(host: Host, tmp_path: Path, point: st
     client = host.start(point)
     with contextlib.suppress(DockyardError):
         _life(client)
-    _until(host.ended, SETTLE_LIMIT)
+    until(host.ended, SETTLE_LIMIT)
     assert host.daemon.returncode != 0, f"the point {point} was not passed"
 
     client = host.start()
@@ -179,7 +87,7 @@ def test_nothing_is_lost_and_nothing_leaks(host: Host, tmp_path: Path, point: st
         if row["Names"] == ["/victim"] and document["State"]["Status"] == "exited":
             assert document["State"]["ExitCode"] == 3, "the exit code was lost"
         client.request("DELETE", f"/containers/{row['Id']}", {"force": True, "v": True})
-    _until(lambda: not any(host.leftovers().values()), SETTLE_LIMIT)
+    until(lambda: not any(host.leftovers().values()), SETTLE_LIMIT)
     assert client.request("GET", "/volumes")["Volumes"] == []
 
 
@@ -205,9 +113,9 @@ def test_policies_are_honoured_while_no_daemon_runs(host: Host, tmp_path: Path) 
     host.daemon.wait(10)
 
     os.kill(victim, signal.SIGKILL)
-    _until(lambda: (gate / "count").read_text().count("up") == 2, SETTLE_LIMIT)
+    until(lambda: (gate / "count").read_text().count("up") == 2, SETTLE_LIMIT)
     (gate / "now").touch()
-    _until(lambda: not (tmp_path / f"data/containers/{identity}").exists(), SETTLE_LIMIT)
+    until(lambda: not (tmp_path / f"data/containers/{identity}").exists(), SETTLE_LIMIT)
 
     client = host.start()
     names = {row["Names"][0]: row for row in client.request("GET", "/containers/json", {"all": True})}
@@ -217,4 +125,4 @@ def test_policies_are_honoured_while_no_daemon_runs(host: Host, tmp_path: Path) 
     assert document["RestartCount"] == 1
     assert document["State"]["Pid"] != victim
     client.request("DELETE", "/containers/again", {"force": True})
-    _until(lambda: not any(host.leftovers().values()), SETTLE_LIMIT)
+    until(lambda: not any(host.leftovers().values()), SETTLE_LIMIT)

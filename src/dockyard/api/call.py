@@ -90,7 +90,7 @@ class Call:
             return {}
         try:
             raw = msgspec.json.decode(text.encode())
-        except msgspec.DecodeError as broken:
+        except (msgspec.DecodeError, RecursionError) as broken:
             raise BAD_FILTERS(cause=str(broken)) from None
         if not isinstance(raw, dict):
             raise BAD_FILTERS(cause="not a JSON object")
@@ -137,6 +137,6 @@ class Call:
 def _auth(value: str) -> Json:
     try:
         decoded = msgspec.json.decode(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-    except (binascii.Error, msgspec.DecodeError, ValueError, UnicodeEncodeError):
+    except (binascii.Error, msgspec.DecodeError, RecursionError, ValueError, UnicodeEncodeError):
         return {}
     return decoded if isinstance(decoded, dict) else {}

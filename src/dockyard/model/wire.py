@@ -43,7 +43,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     """Reads ``data`` into ``kind``. Raises InvalidParameter with msgspec's one-line cause and path."""
     try:
         tree = msgspec.json.decode(data)
-    except msgspec.DecodeError as broken:
+    except (msgspec.DecodeError, RecursionError) as broken:
         raise MALFORMED(cause=str(broken)) from None
     return convert(tree, kind)
 

@@ -16,9 +16,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 START_LIMIT = 60.0
 """Seconds until an engine must answer /_ping."""
@@ -79,10 +80,12 @@ def command_of(kind: str, root: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def private_engine(kind: str, root: Path, *, namespaces: bool = True) -> Iterator[PrivateEngine]:
-    """Start ``kind`` over ``root`` (removed at the end with all that is in it)."""
+def private_engine(
+    kind: str, root: Path, *, namespaces: bool = True, settings: Mapping[str, Any] | None = None
+) -> Iterator[PrivateEngine]:
+    """Start ``kind`` over ``root`` (removed at the end with all that is in it). ``settings``: keys of daemon.json."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "daemon.json").write_text("{}")
+    (root / "daemon.json").write_text(json.dumps(dict(settings or {})))
     limits = [f"{name}={most}:{most}" for name, most in _hard_limits().items()]
     # podman raises these where it may not (no CAP_SYS_RESOURCE here), and then no container starts.
     (root / "containers.conf").write_text(f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n")

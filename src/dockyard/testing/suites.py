@@ -89,7 +89,7 @@ def prepare(suite: Suite) -> Path:
     _run([sys.executable, "-m", "venv", "--clear", str(home / "venv")])
     pip = [str(home / "venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "install", *suite.requires])
-    _run([*pip, "download", "--no-deps", "--no-binary", ":all:", "--dest", str(home), suite.project])
+    _run([*pip, "download", "--no-deps", "--no-binary", suite.project.partition("==")[0], "--dest", str(home), suite.project])
     with tarfile.open(next(home.glob("*.tar.gz"))) as sdist:
         sdist.extractall(home / "src", filter="data")
     ready.write_text(repr(suite))

@@ -141,5 +141,5 @@ def _platform(value: str) -> str:
     try:
         parts = msgspec.json.decode(value.encode())
         return "/".join(filter(None, (parts.get("os", ""), parts.get("architecture", ""), parts.get("variant", ""))))
-    except (msgspec.DecodeError, AttributeError, TypeError):
+    except (msgspec.DecodeError, RecursionError, AttributeError, TypeError):
         raise BAD_PARAMETER(cause=f"invalid platform: {value}") from None

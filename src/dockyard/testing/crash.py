@@ -1,0 +1,108 @@
+"""A "host" for crash tests: a net and mount namespace that outlives the daemon, and the daemons that come and go in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dockyard.client import Client
+from dockyard.errors import DockyardError
+
+START_LIMIT = 30.0
+"""Seconds until a started daemon must answer."""
+
+
+class Host:
+    """Ends with ``close``, and with it everything that a daemon left behind."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self.clients = contextlib.ExitStack()
+        script = "mount --make-rprivate / && ip link set lo up && exec sleep infinity"
+        self.holder = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-c", script])
+        until(lambda: Path(f"/proc/{self.holder.pid}/comm").read_text().strip() == "sleep", START_LIMIT)
+
+    def start(self, fault: str = "") -> Client:
+        environ = {**os.environ, "DOCKYARD_FAULT": fault}
+        words = ["engine", "--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/run", "--cgroup-parent",
+                 f"/dy-crash-{self.holder.pid}", "--pidfile", "", "-H", f"unix://{self.root}/e.sock"]  # fmt: skip
+        with (self.root / "log").open("ab") as log:
+            self.daemon = subprocess.Popen(
+                ["nsenter", "-t", str(self.holder.pid), "-n", "-m", sys.executable, "-m", "dockyard.cli", *words],
+                env=environ, stdout=log, stderr=log,
+            )  # fmt: skip
+        client = self.clients.enter_context(Client(f"unix://{self.root}/e.sock", timeout=30))
+        until(lambda: _answers(client), START_LIMIT)
+        return client
+
+    def ended(self) -> bool:
+        assert self.daemon is not None
+        return self.daemon.poll() is not None
+
+    def inside(self, *command: str) -> str:
+        words = ["nsenter", "-t", str(self.holder.pid), "-n", "-m", *command]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+    def leftovers(self) -> dict[str, list[str]]:
+        """What an engine without containers must not have."""
+        mounts = [row.split()[4] for row in Path(f"/proc/{self.holder.pid}/mountinfo").read_text().splitlines()]
+        return {
+            "mounts": [item for item in mounts if f"{self.root}/data/storage/snapshots" in item or f"{self.root}/run/netns" in item],
+            "links": [row for row in self.inside("ip", "-br", "link").splitlines() if row.startswith("veth")],
+            "directories": [item.name for item in (self.root / "data/containers").glob("*")],
+            "conmons": [str(pid) for pid in _naming(str(self.root), "conmon")],
+            "rules": [row for row in self.inside("nft", "list", "ruleset").splitlines() if "8099" in row],
+        }
+
+    def close(self) -> None:
+        self.clients.close()
+        if self.daemon is not None and self.daemon.poll() is None:
+            self.daemon.send_signal(signal.SIGTERM)
+            self.daemon.wait(20)
+        for pid in _naming(str(self.root), ""):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for group in Path("/sys/fs/cgroup").glob(f"*/dy-crash-{self.holder.pid}"):
+            for left in (group / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(left), signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                for below in sorted(group.rglob("*"), reverse=True):
+                    if below.is_dir():
+                        below.rmdir()
+                group.rmdir()
+        self.holder.kill()
+        self.holder.wait(10)
+
+
+def _naming(text: str, program: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                if text in words and (not program or program in words.split("\0")[0]):
+                    found.append(int(entry.name))
+    return found
+
+
+def _answers(client: Client) -> bool:
+    try:
+        return bool(client.ping(timeout=2).api_version)
+    except DockyardError:
+        return False
+
+
+def until(condition: Callable[[], bool], limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("the condition did not come about")
+        time.sleep(0.02)
