@@ -91,6 +91,9 @@ LINK_NOT_RUNNING = Code(
     "Cannot link to a non running container: /{name} AS /{own}/{name}",
     hint="docker start {name}",
 )
+NO_SUCH_LINK = Code(
+    "DY-ENG-044", NotFound, "No such link: /{parent}/{alias}", hint="docker inspect {parent} shows its links"
+)
 ENGINE_LOCKED = Code(
     "DY-ENG-041", Conflict, "cannot open {root}: another engine (pid {pid}) holds it",
     hint="stop that engine or give another --data-root",

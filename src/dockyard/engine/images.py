@@ -94,6 +94,7 @@ class Images:
             "Id": image.id, "RepoTags": list(image.repo_tags), "RepoDigests": list(image.repo_digests),
             "Parent": image.parent or "", "Comment": raw.get("comment", ""), "Created": document.created or "",
             "DockerVersion": raw.get("docker_version", ""), "Author": document.author,
+            "Container": raw.get("container", ""), "ContainerConfig": raw.get("container_config"),
             "Config": document.config or {}, "Architecture": document.architecture, "Os": document.os,
             **({"Variant": document.variant} if document.variant else {}), "Size": image.size,
             "GraphDriver": {"Name": "overlay2", "Data": {"LayersDir": base}},

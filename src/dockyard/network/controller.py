@@ -251,12 +251,10 @@ class Controller:
             endpoint, address=address, address6=address6, mac=mac, interface=named or interface
         )
 
-    async def disconnect(self, container: str, ref: str, *, force: bool) -> Endpoint | None:
+    async def disconnect(self, container: str, ref: str) -> Endpoint:
         network = self.network(ref)
         found = next((item for item in self._records.of(container) if item.network == network.id), None)
         if found is None:
-            if force:
-                return None
             raise errors.NOT_CONNECTED(container=container, network=network.name)
         self._records.drop([found])
         sandbox = self._records.sandboxes.get(container)

@@ -1,8 +1,8 @@
 """Runs a suite that others wrote against a private engine and keeps the outcome: ``python -m dockyard.testing.conformance``.
 
-The engine finds the images that the suites ask for in itself, and in a registry of its own that it knows as the mirror
-of docker.io: pulls work with no way out of this machine. Results are files below tests/conformance/results, one per
-suite and engine, from which ``make scoreboard`` draws docs/scoreboard.md.
+The engine finds the images that the suites ask for in itself, and in a registry inside its network namespace that goes by
+docker.io's name: pulls work, and unknown images are unknown, with no way out of this machine. Results are files below
+tests/conformance/results, one per suite and engine, from which ``make scoreboard`` draws docs/scoreboard.md.
 """
 
 from __future__ import annotations
@@ -16,36 +16,33 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from . import kit
 from .engines import KINDS, PrivateEngine, private_engine
-from .registries import debian_registry
+from .registries import debian_registry, make_certificate
 from .suites import CACHE, SUITES, Outcome, Report, run_suite
 
 RESULTS = Path(__file__).resolve().parents[3] / "tests/conformance/results"
-MIRROR_PORT = 5999
+HUB, HUB_NAMES = "registry-1.docker.io", ("registry-1.docker.io", "index.docker.io", "auth.docker.io")
 PUSH_LIMIT = 60.0
-"""Seconds until the mirror must have taken an image."""
+"""Seconds until the registry must have taken an image."""
 
 
 @contextlib.contextmanager
 def stocked_engine(kind: str, root: Path, *, python: bool = False) -> Iterator[PrivateEngine]:
-    """A private engine with the kit's images loaded, and a mirror of docker.io that has them too."""
-    mirror = f"127.0.0.1:{MIRROR_PORT}"
-    settings: dict[str, Any] = {"registry-mirrors": [f"http://{mirror}"], "insecure-registries": [mirror]}
+    """A private engine with the kit's images loaded, and a docker.io of its own that has them too."""
+    root.mkdir(parents=True, exist_ok=True)
+    certificate = make_certificate(root / "hub-certificate", *HUB_NAMES)
+    trust = {"SSL_CERT_FILE": str(certificate.cert)}
     archive = kit.archive(CACHE / ("kit-python.tar" if python else "kit.tar"), python=python)
     names = (*kit.BUSYBOX_NAMES, "hello-world:latest", *(kit.PYTHON_NAMES if python else ()))
     with (
-        private_engine(kind, root, settings=settings) as engine,
-        debian_registry(root / "mirror", port=MIRROR_PORT, inside=engine.inside),
+        private_engine(kind, root, local_names=HUB_NAMES, environ=trust) as engine,
+        debian_registry(root / "hub", port=443, tls=certificate, inside=engine.inside),
     ):
         _docker(engine, "load", "-q", "-i", str(archive))
         for name in names:
-            copy = f"{mirror}/library/{name}"
-            _docker(engine, "tag", name, copy)
-            _push(engine, copy)
-            _docker(engine, "rmi", copy)
+            _push(engine, name)
         yield engine
 
 
@@ -60,7 +57,7 @@ def _push(engine: PrivateEngine, name: str) -> None:
     while (done := engine.docker("push", "-q", name)).returncode:
         if time.monotonic() > end:
             raise RuntimeError(f"docker push {name}: {done.stderr.strip()}")
-        time.sleep(0.2)  # the mirror is a real process that is starting; bounded by PUSH_LIMIT
+        time.sleep(0.2)  # the registry is a real process that is starting; bounded by PUSH_LIMIT
 
 
 def result_file(suite: str, engine: str) -> Path:

@@ -279,8 +279,8 @@ class Generator:
             return draw.choice(special)
         example = schema.get("example", schema.get("default"))
         if isinstance(example, str) and draw.random() < 0.5 and not example.startswith("/"):
-            return example
-        return draw.choice(("a", "abc", "1", "10.0.0.1", "true", *(HOSTILE_TEXT if draw.random() < 0.25 else ())))
+            return str(example)
+        return str(draw.choice(("a", "abc", "1", "10.0.0.1", "true", *(HOSTILE_TEXT if draw.random() < 0.25 else ()))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ EPOCH = 1704067200
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUSYBOX_NAMES = ("alpine:3.10", "alpine:latest", "busybox:latest", "busybox:buildroot-2014.02")
 PYTHON_NAMES = ("python:3.13-alpine", "python:3.14-alpine")
-_FOLDERS = "bin sbin etc root home usr usr/bin usr/sbin lib var var/run proc sys dev mnt opt srv run"
+_FOLDERS = "bin sbin etc root home usr usr/bin usr/sbin lib var var/run var/opt proc sys dev mnt opt srv run"
 _FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70::/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\npostgres:x:70:\nnogroup:x:65534:\n",
     "etc/os-release": 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.10.9\nPRETTY_NAME="Alpine Linux v3.10"\n',
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/shadow": "root:*::0:::::\nnobody:!::0:::::\n",
