@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -41,7 +42,8 @@ def _ask(path: Path, request: bytes, *, limit: float, most: int, body_limit: flo
     data = bytearray()
     with _connected(path, limit) as sock:
         try:
-            sock.sendall(request)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before the end: the answer is there
+                sock.sendall(request)
             end = time.monotonic() + limit
             while len(data) < most and (left := end - time.monotonic()) > 0:
                 sock.settimeout(left)
