@@ -61,7 +61,7 @@ class World:
         self._path = path
         self.execs: list[str] = []
         self.known: dict[str, Sequence[str]] = {
-            "container": ("fuzz-up", "fuzz-up", "fuzz-down"), "image": ("busybox:latest", "busybox", "hello-world"), "exec": self.execs,
+            "container": ("fuzz-up", "fuzz-up", "fuzz-down"), "image": ("busybox:latest", "busybox"), "exec": self.execs,
             "network": ("fuzz-net", "bridge"), "volume": ("fuzz-vol",), "distribution": ("busybox:latest",),
         }  # fmt: skip
 
@@ -77,6 +77,7 @@ class World:
         for name in ("fuzz-up", "fuzz-down"):
             self._try("POST", f"/containers/create?name={name}", {"Image": "busybox:latest", "Cmd": command})
         self._try("POST", "/containers/fuzz-up/unpause")
+        self._try("POST", "/images/kept:latest/tag?repo=busybox&tag=latest")
         self._try("POST", "/containers/fuzz-up/start")
         made = self._try("POST", "/containers/fuzz-up/exec", {"Cmd": ["true"], "AttachStdout": True})
         self.execs[:] = [made["Id"]] if made else []
@@ -89,6 +90,7 @@ class World:
 
 def _fuzz(ask: Ask, path: Path, document: Mapping[str, Any], folder: Path) -> list[str]:
     world = World(ask, path)
+    _request(ask, path, "POST", "/images/busybox:latest/tag?repo=kept&tag=latest")
     world.ensure()
     generator = Generator(document, SEED, known=world.known, folder=str(folder))
     operations = [(method, template, operation) for method, template, operation in generator.operations() if not _groundless(template)]

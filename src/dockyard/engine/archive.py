@@ -89,7 +89,7 @@ def _look(place: Place, asked: str) -> PathStat:
 
 
 def _missing(error: OSError, record: Record, path: str) -> Exception:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}:
         return NO_SUCH_PATH(path=path, ref=record.id)
     return error
 

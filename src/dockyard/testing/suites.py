@@ -47,7 +47,8 @@ DOCKER_PY = Suite(
 )  # fmt: skip
 AIODOCKER = Suite(
     "aiodocker", "aiodocker==0.27.0",
-    ("aiodocker==0.27.0", "testcontainers==4.13.2", "packaging", "pytest==8.3.4", "pytest-asyncio==0.25.3", "pytest-timeout"),
+    ("aiodocker==0.27.0", "testcontainers==4.14.2", "packaging", "async-timeout~=5.0.1", "pytest==9.0.3",
+     "pytest-asyncio==1.3.0", "pytest-timeout"),
     ("tests/test_containers.py", "tests/test_events.py", "tests/test_execs.py", "tests/test_images.py",
      "tests/test_integration.py", "tests/test_networks.py", "tests/test_system.py", "tests/test_volumes.py"),
     ("swarm", "service", "secret", "config", "node"),

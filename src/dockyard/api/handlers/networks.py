@@ -45,6 +45,8 @@ async def list(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     wish = await call.json(NetworkCreate)
+    if call.version < (1, 48):
+        wish = wish.replace(enable_ipv4=None)  # the field is not known yet: IPv4 is always on
     return answers.json(await call.engine.networks.create(msgspec.to_builtins(wish)), 201)
 
 
