@@ -38,8 +38,10 @@ def archive(path: Path, *, python: bool = False) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [
-        (BUSYBOX_NAMES, _busybox_layer(), {"Cmd": ["/bin/sh"]}),
+    busybox = _busybox_layer()
+    images: list[tuple[tuple[str, ...], bytes, dict[str, Any]]] = [
+        # An image each: a prune unties the further names of an image that a container uses.
+        *(((name,), busybox, {"Cmd": ["/bin/sh"]}) for name in BUSYBOX_NAMES),
         (("hello-world:latest",), _hello_layer(), {"Cmd": ["/bin/echo", "Hello from Docker!"]}),
     ]
     if python:
@@ -52,7 +54,8 @@ def archive(path: Path, *, python: bool = False) -> Path:
 
 
 def _write(out: tarfile.TarFile, images: Iterable[tuple[tuple[str, ...], bytes, dict[str, Any]]]) -> None:
-    manifest = []
+    manifest: list[dict[str, Any]] = []
+    written: set[str] = set()
     for names, layer, settings in images:
         diff_id = hashlib.sha256(layer).hexdigest()
         config = json.dumps(
@@ -65,7 +68,9 @@ def _write(out: tarfile.TarFile, images: Iterable[tuple[tuple[str, ...], bytes, 
         ).encode()  # fmt: skip
         image_id = hashlib.sha256(config).hexdigest()
         _add(out, f"{image_id}.json", config)
-        _add(out, f"{diff_id}/layer.tar", layer)
+        if diff_id not in written:
+            _add(out, f"{diff_id}/layer.tar", layer)
+            written.add(diff_id)
         tags = [f"docker.io/library/{name}" for name in names]
         manifest.append({"Config": f"{image_id}.json", "RepoTags": tags, "Layers": [f"{diff_id}/layer.tar"]})
     _add(out, "manifest.json", json.dumps(manifest).encode())
