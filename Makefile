@@ -29,4 +29,17 @@ examples: ## build, start and try the example applications on a running engine (
 docs: ## generated pages: API coverage, error catalogue
 	@$(PY) scripts/gendocs.py
 
-.PHONY: help setup demo test check fix examples docs
+conformance: ## suites of others on private engines (minutes; needs PyPI the first time), then the scoreboard
+	@$(PY) -m dockyard.testing.conformance --engine dockyard --engine dockerd
+	@$(PY) scripts/scoreboard.py
+
+scoreboard: ## docs/scoreboard.md from the kept results
+	@$(PY) scripts/scoreboard.py
+
+fuzz: ## the API fuzzed for longer, from another seed each time
+	@DOCKYARD_FUZZ_ROUNDS=100 DOCKYARD_FUZZ_SEED=$$(date +%s) $(PY) -m pytest -q -s --timeout=3600 tests/conformance/test_fuzz.py
+
+crash: ## kill -9 at random under load for ten minutes, from another seed each time
+	@DOCKYARD_CRASH_SECONDS=600 DOCKYARD_CRASH_SEED=$$(date +%s) $(PY) -m pytest -q -s --timeout=3600 tests/kernel/test_engine_crash_load.py
+
+.PHONY: help setup demo test check fix examples docs conformance scoreboard fuzz crash

@@ -90,14 +90,14 @@ class Call:
             return {}
         try:
             raw = msgspec.json.decode(text.encode())
-        except msgspec.DecodeError as broken:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as broken:
             raise BAD_FILTERS(cause=str(broken)) from None
         if not isinstance(raw, dict):
             raise BAD_FILTERS(cause="not a JSON object")
         found: dict[str, list[str]] = {}
         for name, values in raw.items():
-            if isinstance(values, dict):
-                found[name] = [value for value, wanted in values.items() if wanted is not False]
+            if isinstance(values, dict) and all(isinstance(wanted, bool) for wanted in values.values()):
+                found[name] = [value for value, wanted in values.items() if wanted]
             elif isinstance(values, list) and all(isinstance(value, str) for value in values):
                 found[name] = values
             else:
@@ -137,6 +137,6 @@ class Call:
 def _auth(value: str) -> Json:
     try:
         decoded = msgspec.json.decode(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-    except (binascii.Error, msgspec.DecodeError, ValueError, UnicodeEncodeError):
+    except (binascii.Error, msgspec.DecodeError, RecursionError, ValueError, UnicodeEncodeError):
         return {}
     return decoded if isinstance(decoded, dict) else {}

@@ -71,13 +71,13 @@ _TABLE = {
         POST   /containers/{id}/attach         streams.attach
         GET    /containers/{id}/attach/ws      streams.attach_websocket
         POST   /containers/{id}/wait           containers.wait
-        DELETE /containers/{id}                containers.remove
         HEAD   /containers/{id}/archive        containers.archive_stat
         GET    /containers/{id}/archive        containers.archive_get
         PUT    /containers/{id}/archive        containers.archive_put
         GET    /containers/{id}/checkpoints    containers.checkpoint
         POST   /containers/{id}/checkpoints    containers.checkpoint
         DELETE /containers/{id}/checkpoints/{checkpoint} containers.checkpoint
+        DELETE /containers/{id}                containers.remove
     """,
     "exec": """
         POST   /containers/{id}/exec           execs.create
@@ -182,9 +182,11 @@ ROUTES: tuple[Route, ...] = tuple(
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """``{name}`` may hold slashes (image references do), other parameters may not."""
+    """``{name}`` may hold slashes (image references do), and so may a container's ``{id}`` (``/web``, the link
+    ``web/db``); other parameters may not."""
+    wide = {"name", "id"} if path.startswith("/containers/") else {"name"}
     escaped = re.sub(
-        r"\\\{(\w+)\\\}", lambda match: f"(?P<{match[1]}>{'.+' if match[1] == 'name' else '[^/]+'})", re.escape(path)
+        r"\\\{(\w+)\\\}", lambda match: f"(?P<{match[1]}>{'.+' if match[1] in wide else '[^/]+'})", re.escape(path)
     )
     return re.compile(escaped + r"\Z")
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from dockyard.engine.errors import NO_SUCH_PATH, NOT_A_DIRECTORY, PATH_READ_ONLY
+from dockyard.engine.errors import BAD_ENTRY, NO_SUCH_PATH, NOT_A_DIRECTORY, PATH_READ_ONLY
 from dockyard.engine.kit import Kit
 from dockyard.engine.model import Record
 from dockyard.kernel import safefs
@@ -34,6 +34,10 @@ _GO_MODES = {
     modes.S_IFSOCK: 1 << 24, modes.S_IFCHR: 1 << 26 | 1 << 21,
 }  # fmt: skip
 """Go's os.FileMode bits for file types; permissions are the same nine bits."""
+_ENTRY_FAULTS = frozenset({
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EXDEV, errno.EEXIST, errno.ENOTEMPTY, errno.EPERM, errno.EACCES,
+    errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.EBUSY, errno.ETXTBSY, errno.EOPNOTSUPP,
+})  # fmt: skip
 _GO_SPECIAL = ((modes.S_ISUID, 1 << 23), (modes.S_ISGID, 1 << 22), (modes.S_ISVTX, 1 << 20))
 
 
@@ -85,7 +89,7 @@ def _look(place: Place, asked: str) -> PathStat:
 
 
 def _missing(error: OSError, record: Record, path: str) -> Exception:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}:
         return NO_SUCH_PATH(path=path, ref=record.id)
     return error
 
@@ -127,8 +131,18 @@ async def put(
             raise _missing(error, record, path) from None
         if not modes.S_ISDIR(found.st_mode):
             raise NOT_A_DIRECTORY()
-        await run_with_input(
-            _threads,
-            tar,
-            lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, keep_owner=copy_owner),
-        )
+        try:
+            await run_with_input(
+                _threads,
+                tar,
+                lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, keep_owner=copy_owner),
+            )
+        except OSError as error:
+            raise _refused(error) from None
+
+
+def _refused(error: OSError) -> Exception:
+    """What an entry of the client's archive ran into; what is wrong with this host stays an OSError."""
+    if error.errno in _ENTRY_FAULTS:
+        return BAD_ENTRY(name=error.filename or "an entry", cause=error.strerror or str(error))
+    return error

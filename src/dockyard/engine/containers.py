@@ -201,10 +201,21 @@ class Containers:
 
     async def remove(self, ref: str, *, volumes: bool, link: bool, force: bool) -> None:
         if link:
-            raise errors.BAD_REQUEST(
-                cause=f"Cannot get parent / for link name {ref}: links are not objects of their own"
-            )
+            return await self._unlink(ref)
         await self._operate(lifecycle.remove(self.find(ref), volumes=volumes, force=force), f"remove {ref}")
+
+    async def _unlink(self, ref: str) -> None:
+        """``docker rm --link web/db``: web's link with the alias db; a running web keeps what it was started with."""
+        parent, _, alias = ref.strip("/").rpartition("/")
+        if not parent:
+            raise errors.BAD_REQUEST(cause=f"Conflict, cannot remove the default link name of the container: {ref}")
+        container = self.find(parent)
+        async with container.lock:
+            links = container.record.host.links or []
+            kept = [item for item in links if planning.parse_link(item)[1] != alias]
+            if len(kept) == len(links):
+                raise errors.NO_SUCH_LINK(parent=parent, alias=alias)
+            container.save(container.record.replace(host=container.record.host.replace(links=kept or None)))
 
     async def rename(self, ref: str, name: str) -> None:
         container = self.find(ref)

@@ -24,6 +24,8 @@ from dockyard.lib.faultpoint import faultpoint
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, new_id
 from dockyard.model.container import LogConfig
 from dockyard.model.exchange import Created
+from dockyard.runtime.security import normalize_capabilities, parse_security_options
+from dockyard.runtime.signals import parse_signal
 
 
 class Creation:
@@ -47,8 +49,13 @@ class Creation:
         _check_platform(platform, image)
         merged = planning.merge(config, image.config if image else None)
         planning.check_config(merged)
+        if merged.stop_signal:
+            parse_signal(merged.stop_signal)
         host = self._complete(host)
         planning.check_host(host, config)
+        for option, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+            normalize_capabilities(names, option)
+        parse_security_options(host.security_opt or ())
         host = self._resolve_targets(host)
         # Named before anything is made: a crash then knows which volumes are this container's.
         mounts = tuple(

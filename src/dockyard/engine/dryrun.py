@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from dockyard.engine.builds import NoBuilds
@@ -10,11 +11,30 @@ from dockyard.engine.containers import Containers
 from dockyard.engine.engine import Engine
 from dockyard.engine.execs import Execs
 from dockyard.engine.fake import FakeNetwork, FakeRootfs, FakeRuntime, FakeVolumes
-from dockyard.engine.fake.services import FakeImages, FakeNetworkService, FakeVolumeService
+from dockyard.engine.fake.services import NOT_SIMULATED, FakeImages, FakeNetworkService, FakeVolumeService
 from dockyard.engine.kit import Kit
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.engine.system import HostReport, System
+from dockyard.model.exchange import PathStat
+
+
+class DryContainers(Containers):
+    """Simulated containers have no files to copy."""
+
+    async def archive_stat(self, ref: str, path: str) -> PathStat:
+        self.find(ref)
+        raise NOT_SIMULATED(what="copying files")
+
+    async def archive_get(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        self.find(ref)
+        raise NOT_SIMULATED(what="copying files")
+
+    async def archive_put(
+        self, ref: str, path: str, tar: AsyncIterator[bytes], *, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool
+    ) -> None:
+        self.find(ref)
+        raise NOT_SIMULATED(what="copying files")
 
 
 def dry_engine(root: Path) -> Engine:
@@ -25,7 +45,7 @@ def dry_engine(root: Path) -> Engine:
         root=root, store=Store(root / "engine.db"), rootfs=rootfs, volumes=volumes, network=FakeNetwork(),
         runtime=FakeRuntime(), boot_id="dryrun",
     )  # fmt: skip
-    containers = Containers(kit, Defaults(hostname=platform.node()))
+    containers = DryContainers(kit, Defaults(hostname=platform.node()))
     report = HostReport(engine_id="dryrun", storage={"Driver": "overlay2", "DriverStatus": [["Simulated", "true"]]})
     return Engine(
         kit=kit,

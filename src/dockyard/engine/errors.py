@@ -77,6 +77,7 @@ NOT_A_DIRECTORY = Code("DY-ENG-034", InvalidParameter, "extraction point is not 
 PATH_READ_ONLY = Code(
     "DY-ENG-035", InvalidParameter, "container rootfs is marked read-only", hint="copy into a writable volume of it"
 )
+BAD_ENTRY = Code("DY-ENG-045", InvalidParameter, "cannot extract {name} of the archive: {cause}")
 RENAME_SAME = Code("DY-ENG-036", InvalidParameter, "Renaming a container with the same name as its current name")
 RENAME_EMPTY = Code("DY-ENG-037", InvalidParameter, "Neither old nor new names may be empty")
 STOP_TIMED_OUT = Code(
@@ -90,6 +91,9 @@ LINK_NOT_RUNNING = Code(
     Conflict,
     "Cannot link to a non running container: /{name} AS /{own}/{name}",
     hint="docker start {name}",
+)
+NO_SUCH_LINK = Code(
+    "DY-ENG-044", NotFound, "No such link: /{parent}/{alias}", hint="docker inspect {parent} shows its links"
 )
 ENGINE_LOCKED = Code(
     "DY-ENG-041", Conflict, "cannot open {root}: another engine (pid {pid}) holds it",

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from dockyard.engine import lifecycle
-from dockyard.engine.errors import BAD_REQUEST, NO_SUCH_IMAGE
+from dockyard.engine.errors import BAD_REQUEST
 from dockyard.engine.kit import Kit
+from dockyard.engine.plan.names import no_such_image
 from dockyard.engine.plan.select import Filters, match_labels, prune_until
 from dockyard.errors import NotFound
 from dockyard.lib.clock import parse_rfc3339
@@ -38,8 +39,7 @@ class Images:
         try:
             return self._store.get_image(ref)
         except NotFound:
-            shown = ref if ":" in ref.rpartition("/")[2] or "@" in ref else f"{ref}:latest"
-            raise NO_SUCH_IMAGE(ref=shown) from None
+            raise no_such_image(ref) from None
 
     def _emit(self, action: str, actor: str, name: str) -> None:
         self._kit.events.emit("image", action, actor, name=name)
@@ -94,6 +94,7 @@ class Images:
             "Id": image.id, "RepoTags": list(image.repo_tags), "RepoDigests": list(image.repo_digests),
             "Parent": image.parent or "", "Comment": raw.get("comment", ""), "Created": document.created or "",
             "DockerVersion": raw.get("docker_version", ""), "Author": document.author,
+            "Container": raw.get("container", ""), "ContainerConfig": raw.get("container_config"),
             "Config": document.config or {}, "Architecture": document.architecture, "Os": document.os,
             **({"Variant": document.variant} if document.variant else {}), "Size": image.size,
             "GraphDriver": {"Name": "overlay2", "Data": {"LayersDir": base}},

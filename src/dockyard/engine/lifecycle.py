@@ -16,6 +16,7 @@ from collections.abc import Awaitable
 from dockyard.engine import errors, health
 from dockyard.engine.container import Container
 from dockyard.engine.model import Health, MountPoint, Record
+from dockyard.engine.plan.create import parse_link
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest
 from dockyard.engine.supervisor import Undo
@@ -119,11 +120,10 @@ def _link_environment(container: Container) -> list[str]:
     """What Engine links tell of the containers they name. Raises Conflict when one of those does not run."""
     kit, found = container.kit, []
     for link in container.record.host.links or ():
-        target, _, alias = link.strip("/").partition(":")
-        alias = (alias or target).rpartition("/")[2]
+        target, alias = parse_link(link)
         for other in kit.containers.values():
             record = other.record
-            if target.strip("/") in {record.name, record.id}:
+            if target in {record.name, record.id}:
                 if not record.live:
                     raise errors.LINK_NOT_RUNNING(name=record.name, own=container.record.name)
                 address = kit.network.settings(record.id).get("IPAddress", "")
@@ -200,13 +200,12 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
         await release(container)
         faultpoint("settle.released")
         container.exited.set()
-        container.wake("next-exit")
+        container.wake("next-exit", "not-running")  # Docker's not-running ends here too, before a restart by policy
         if again:
             container.restart_delay = next_delay(container.restart_delay, ran_for)
             arm_restart(container)
             return
         container.restart_delay = 0.0
-        container.wake("not-running")
         if record.host.auto_remove:
             await remove_locked(container, volumes=True)
 

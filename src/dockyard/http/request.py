@@ -199,6 +199,9 @@ class Request:
         bound = self._connection.limits.body_bytes if limit is None else limit
         if self._body is None:
             return b""
+        declared = self.headers.get("content-length")
+        if declared.isdigit() and int(declared) > bound:  # known before a byte of it has come
+            raise BODY_TOO_LARGE(limit=bound, status=413)
         pieces: list[bytes] = []
         size = 0
         while data := await self._body.next():

@@ -43,7 +43,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     """Reads ``data`` into ``kind``. Raises InvalidParameter with msgspec's one-line cause and path."""
     try:
         tree = msgspec.json.decode(data)
-    except msgspec.DecodeError as broken:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as broken:
         raise MALFORMED(cause=str(broken)) from None
     return convert(tree, kind)
 
@@ -57,7 +57,10 @@ def convert(tree: Any, kind: type[T]) -> T:
 
 
 def _normal(value: Any, kind: msgspec.inspect.Type) -> Any:
-    """Folds key case and drops nulls where ``kind`` is a document; leaves the rest for msgspec to judge."""
+    """Folds key case and drops nulls where ``kind`` is a document; leaves the rest for msgspec to judge, which knows no
+    bounds of int64."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise WRONG_TYPE(cause=f"cannot unmarshal number {value} into Go value of type int64")
     kind = _without_none(kind)
     if isinstance(value, dict) and isinstance(kind, msgspec.inspect.StructType):
         fields = _fields(kind.cls)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
@@ -34,6 +35,7 @@ LINGER = 2.0
 """Seconds that the kernel is given to take a left namespace's interfaces away."""
 SHARED = frozenset({"", "host"})
 """``Sandbox.netns`` of containers without a namespace of their own here."""
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-])(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}")
 
 
 class Controller:
@@ -207,6 +209,8 @@ class Controller:
             raise errors.CONFIG_ONLY(name=network.name)
         if any(item.network == network.id for item in self._records.of(container)):
             raise errors.ALREADY_CONNECTED(name=name, network=network.name)
+        if wish.mac_address and not _MAC.fullmatch(wish.mac_address):
+            raise errors.BAD(cause=f"invalid endpoint settings: address {wish.mac_address}: invalid MAC address")
         if spec is not None:
             _check_live(network, spec)
         names = tuple(dict.fromkeys(item.lower() for item in (name, container[:12], *(wish.aliases or ()))))
@@ -251,12 +255,10 @@ class Controller:
             endpoint, address=address, address6=address6, mac=mac, interface=named or interface
         )
 
-    async def disconnect(self, container: str, ref: str, *, force: bool) -> Endpoint | None:
+    async def disconnect(self, container: str, ref: str) -> Endpoint:
         network = self.network(ref)
         found = next((item for item in self._records.of(container) if item.network == network.id), None)
         if found is None:
-            if force:
-                return None
             raise errors.NOT_CONNECTED(container=container, network=network.name)
         self._records.drop([found])
         sandbox = self._records.sandboxes.get(container)

@@ -38,6 +38,8 @@ def plan(request: Json, known: Sequence[Network], taken: Iterable[Pool], setting
         raise errors.NO_DRIVER(driver=driver)
     number = new_id()
     ipv4, ipv6 = request.get("EnableIPv4") is not False, bool(request.get("EnableIPv6"))
+    if driver == "bridge" and not (ipv4 or ipv6):
+        raise errors.BAD(cause="IPv4 or IPv6 must be enabled")
     wish = request.get("IPAM") or {}
     only = bool(request.get("ConfigOnly"))
     subnets, configured = _subnets(wish, known, taken, settings, number, ipv4=ipv4, ipv6=ipv6, complete=not only)

@@ -166,7 +166,7 @@ async def commit_snapshot(
         created = now()
         row = {"created": created, "created_by": created_by, "author": author, "comment": comment}
         document = {
-            **old, "author": author, "config": new_config, "created": created,
+            **old, "author": author, "config": new_config, "created": created, "container": key,
             "architecture": old.get("architecture") or architecture(), "os": old.get("os") or "linux",
             "history": [*(old.get("history") or []), {name: value for name, value in row.items() if value}],
             "rootfs": {"type": "layers", "diff_ids": [*store.snapshots.get(key).diff_ids, layer]},

@@ -16,9 +16,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 START_LIMIT = 60.0
 """Seconds until an engine must answer /_ping."""
@@ -39,6 +40,10 @@ class PrivateEngine:
     @property
     def host(self) -> str:
         return f"unix://{self.socket}"
+
+    @property
+    def newest_api(self) -> str:
+        return self.docker("version", "-f", "{{.Server.APIVersion}}").stdout.strip()
 
     @property
     def log(self) -> Path:
@@ -79,10 +84,14 @@ def command_of(kind: str, root: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def private_engine(kind: str, root: Path, *, namespaces: bool = True) -> Iterator[PrivateEngine]:
-    """Start ``kind`` over ``root`` (removed at the end with all that is in it)."""
+def private_engine(
+    kind: str, root: Path, *, namespaces: bool = True, settings: Mapping[str, Any] | None = None,
+    local_names: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+) -> Iterator[PrivateEngine]:  # fmt: skip
+    """Start ``kind`` over ``root`` (removed at the end with all that is in it). ``settings``: keys of daemon.json;
+    ``local_names``: host names that mean the namespace's own loopback."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "daemon.json").write_text("{}")
+    (root / "daemon.json").write_text(json.dumps(dict(settings or {})))
     limits = [f"{name}={most}:{most}" for name, most in _hard_limits().items()]
     # podman raises these where it may not (no CAP_SYS_RESOURCE here), and then no container starts.
     (root / "containers.conf").write_text(f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n")
@@ -90,12 +99,13 @@ def private_engine(kind: str, root: Path, *, namespaces: bool = True) -> Iterato
         (root / name).mkdir(exist_ok=True)
     command = command_of(kind, root)
     if namespaces:
-        script = 'ip link set lo up && exec "$@"'
+        (root / "hosts").write_text("127.0.0.1 localhost " + " ".join(local_names) + "\n")
+        script = f'ip link set lo up && mount --bind {root}/hosts /etc/hosts && exec "$@"'
         command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command]
     with (root / "engine.log").open("ab") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"CONTAINERS_CONF": f"{root}/containers.conf"},
+            env=os.environ | {"CONTAINERS_CONF": f"{root}/containers.conf"} | dict(environ or {}),
         )  # fmt: skip
     engine = PrivateEngine(kind, root, process)
     try:

@@ -16,7 +16,7 @@ from dockyard.errors import DockyardError
 
 __all__ = ["Host", "until"]
 
-START_LIMIT = 20.0
+START_LIMIT = 30.0
 
 
 class Host:

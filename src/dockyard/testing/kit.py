@@ -23,10 +23,10 @@ EPOCH = 1704067200
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUSYBOX_NAMES = ("alpine:3.10", "alpine:latest", "busybox:latest", "busybox:buildroot-2014.02")
 PYTHON_NAMES = ("python:3.13-alpine", "python:3.14-alpine")
-_FOLDERS = "bin sbin etc root home usr usr/bin usr/sbin lib var var/run proc sys dev mnt opt srv run"
+_FOLDERS = "bin sbin etc root home usr usr/bin usr/sbin lib var var/run var/opt proc sys dev mnt opt srv run"
 _FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70::/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\npostgres:x:70:\nnogroup:x:65534:\n",
     "etc/os-release": 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.10.9\nPRETTY_NAME="Alpine Linux v3.10"\n',
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/shadow": "root:*::0:::::\nnobody:!::0:::::\n",
@@ -38,8 +38,10 @@ def archive(path: Path, *, python: bool = False) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [
-        (BUSYBOX_NAMES, _busybox_layer(), {"Cmd": ["/bin/sh"]}),
+    busybox = _busybox_layer()
+    images: list[tuple[tuple[str, ...], bytes, dict[str, Any]]] = [
+        # An image each: a prune unties the further names of an image that a container uses.
+        *(((name,), busybox, {"Cmd": ["/bin/sh"]}) for name in BUSYBOX_NAMES),
         (("hello-world:latest",), _hello_layer(), {"Cmd": ["/bin/echo", "Hello from Docker!"]}),
     ]
     if python:
@@ -52,7 +54,8 @@ def archive(path: Path, *, python: bool = False) -> Path:
 
 
 def _write(out: tarfile.TarFile, images: Iterable[tuple[tuple[str, ...], bytes, dict[str, Any]]]) -> None:
-    manifest = []
+    manifest: list[dict[str, Any]] = []
+    written: set[str] = set()
     for names, layer, settings in images:
         diff_id = hashlib.sha256(layer).hexdigest()
         config = json.dumps(
@@ -65,7 +68,9 @@ def _write(out: tarfile.TarFile, images: Iterable[tuple[tuple[str, ...], bytes, 
         ).encode()  # fmt: skip
         image_id = hashlib.sha256(config).hexdigest()
         _add(out, f"{image_id}.json", config)
-        _add(out, f"{diff_id}/layer.tar", layer)
+        if diff_id not in written:
+            _add(out, f"{diff_id}/layer.tar", layer)
+            written.add(diff_id)
         tags = [f"docker.io/library/{name}" for name in names]
         manifest.append({"Config": f"{image_id}.json", "RepoTags": tags, "Layers": [f"{diff_id}/layer.tar"]})
     _add(out, "manifest.json", json.dumps(manifest).encode())

@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,11 +42,13 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def debian_registry(
-    root: Path, *, htpasswd: bool = False, token_server: TokenServer | None = None, tls: Certificate | None = None
-) -> Iterator[str]:
-    """Runs docker-registry over ``root``; yields its ``host:port``."""
+    root: Path, *, htpasswd: bool = False, token_server: TokenServer | None = None, tls: Certificate | None = None,
+    port: int = 0, inside: Callable[..., list[str]] | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """Runs docker-registry over ``root``; yields its ``host:port``. ``inside`` wraps its command (another namespace,
+    whose loopback is not ours: then whoever uses it has to wait for it)."""
     root.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     http_section: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "secret": "for-tests"}
     if tls:
         http_section["tls"] = {"certificate": str(tls.cert), "key": str(tls.key)}
@@ -64,9 +66,11 @@ def debian_registry(
         }
     (root / "config.yml").write_text(json.dumps(config))  # YAML is a superset of JSON
     with (root / "log").open("wb") as log:
-        process = subprocess.Popen([REGISTRY, "serve", str(root / "config.yml")], stdout=log, stderr=log)
+        command = [REGISTRY, "serve", str(root / "config.yml")]
+        process = subprocess.Popen(inside(*command) if inside else command, stdout=log, stderr=log)
     try:
-        _await_answer(port, process, root / "log", tls is not None)
+        if inside is None:
+            _await_answer(port, process, root / "log", tls is not None)
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from dockyard.oci import DEFAULT_DOMAIN, ImageRef
+from dockyard.oci import DEFAULT_DOMAIN, ImageRef, parse_reference
 
 from .errors import LOGIN_FAILED, SEARCH_LIMIT, SERVER_ANSWER
 from .manifests import ImageIndex, parse_config, parse_manifest, platform_document, platforms_of
@@ -43,10 +43,13 @@ def _distribution(source: Repository, ref: ImageRef) -> dict[str, Any]:
 
 
 def login_domain(serveraddress: str) -> str:
-    """The domain that a login's server address means; Docker Hub has several spellings."""
+    """The domain that a login's server address means; Docker Hub has several spellings. Raises InvalidParameter."""
     address = serveraddress.partition("://")[2] or serveraddress
     host = address.partition("/")[0]
-    return DEFAULT_DOMAIN if host in ("", HUB_INDEX, HUB_HOST, DEFAULT_DOMAIN, "hub.docker.com") else host
+    if host in ("", HUB_INDEX, HUB_HOST, DEFAULT_DOMAIN, "hub.docker.com"):
+        return DEFAULT_DOMAIN
+    parse_reference(f"{host}/x")
+    return host
 
 
 def login(session: Session) -> LoginResult:

@@ -122,7 +122,7 @@ async def test_live_connect_and_disconnect_move_the_default_route(host, controll
 
     assert host.inside(box.netns, door) == ["10.5.0.1"]
     assert controller.addresses(other.container, "www") == ["10.5.0.9"]
-    await controller.disconnect(box.container, "far", force=False)
+    await controller.disconnect(box.container, "far")
     assert host.inside(box.netns, door) == ["172.17.0.1"]
     with host.server(host.outside, OUTSIDE, 7000):
         assert host.fetch(box.netns, OUTSIDE, 7000) == HOST

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from dockyard.api import answers
 from dockyard.api.call import BAD_PARAMETER, Call
 from dockyard.http import Answer
+from dockyard.model.network import IPAM
 from dockyard.model.wire import Document
 
 
@@ -16,12 +19,35 @@ class Connect(Document, frozen=True):
     force: bool = False
 
 
+class ConfigFrom(Document, frozen=True):
+    network: str = ""
+
+
+class NetworkCreate(Document, frozen=True):
+    name: str = ""
+    driver: str = ""
+    scope: str = ""
+    enable_ipv4: bool | None = msgspec.field(default=None, name="EnableIPv4")
+    enable_ipv6: bool | None = msgspec.field(default=None, name="EnableIPv6")
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigFrom | None = None
+    ipam: IPAM | None = None
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
 async def list(call: Call) -> Answer:
     return answers.json(await call.engine.networks.list(call.filters()))
 
 
 async def create(call: Call) -> Answer:
-    return answers.json(await call.engine.networks.create(await call.document()), 201)
+    wish = await call.json(NetworkCreate)
+    if call.version < (1, 48):
+        wish = wish.replace(enable_ipv4=None)  # the field is not known yet: IPv4 is always on
+    return answers.json(await call.engine.networks.create(msgspec.to_builtins(wish)), 201)
 
 
 async def inspect(call: Call) -> Answer:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from dockyard.api import answers, frames
 from dockyard.api.call import BAD_PARAMETER, Call
 from dockyard.api.failure import message_of
+from dockyard.api.handlers.execs import ExecStart
 from dockyard.api.ports import Attachment
 from dockyard.api.websocket import WebSocket, accept
 from dockyard.errors import DockyardError
@@ -49,11 +50,11 @@ async def attach(call: Call) -> Answer:
 
 
 async def exec_start(call: Call) -> Answer:
-    wish = await call.document()
+    wish = await call.json(ExecStart, empty=ExecStart())
     described = await call.engine.execs.inspect(call.params["id"])
-    tty = bool(wish.get("Tty"))  # of the stream; whether the process has a terminal was said at create (as in moby)
-    size = wish.get("ConsoleSize")
-    if wish.get("Detach"):
+    tty = wish.tty  # of the stream; whether the process has a terminal was said at create (as in moby)
+    size = wish.console_size
+    if wish.detach:
         await call.engine.execs.start(call.params["id"], detach=True, tty=tty, size=None)
         return answers.empty(200)
     keys = parse_detach_keys(described.get("DetachKeys") or "")

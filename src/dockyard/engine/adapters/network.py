@@ -8,6 +8,7 @@ from typing import Any
 from dockyard.engine.events import Events
 from dockyard.engine.kit import Kit
 from dockyard.engine.model import Record
+from dockyard.engine.plan.create import parse_link
 from dockyard.engine.plan.select import Filters, match_labels, prune_until
 from dockyard.engine.ports import Json
 from dockyard.errors import DockyardError, NotFound
@@ -64,10 +65,10 @@ class NetworkAdapter:
     def _links(self, links: Sequence[str]) -> list[tuple[str, str]]:
         found = []
         for link in links:
-            target, _, alias = link.strip("/").partition(":")
+            target, alias = parse_link(link)
             for container in self._containers.values():
-                if target.strip("/") in {container.record.name, container.record.id}:
-                    found.append((container.record.id, (alias or target).rpartition("/")[2]))
+                if target in {container.record.name, container.record.id}:
+                    found.append((container.record.id, alias))
         return found
 
     async def teardown(self, container_id: str) -> None:
@@ -154,7 +155,7 @@ class Networks:
             raise
         async with target.lock:
             await self._kit.supervisor.operate(
-                self._controller.disconnect(target.record.id, network.id, force=force), "disconnect"
+                self._controller.disconnect(target.record.id, network.id), "disconnect"
             )
         target.forget_views()
         self._emit("disconnect", network, container=target.record.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from dockyard.engine.errors import NO_SUCH_IMAGE
+from dockyard.engine.plan.names import no_such_image
 from dockyard.engine.ports import ImageInfo
 from dockyard.errors import NotFound
 from dockyard.model import ContainerConfig
@@ -24,7 +24,7 @@ class RootfsAdapter:
         try:
             image = self._store.images.get(ref)
         except NotFound:
-            raise NO_SUCH_IMAGE(ref=_familiar(ref)) from None
+            raise no_such_image(ref) from None
         config = self._configs.get(image.id)
         if config is None:
             config = self._configs[image.id] = convert(image.config.document.config or {}, ContainerConfig)
@@ -79,7 +79,3 @@ class RootfsAdapter:
 
     async def export(self, container_id: str) -> AsyncIterator[bytes]:
         return self._store.export(container_id)
-
-
-def _familiar(ref: str) -> str:
-    return ref if ":" in ref.rpartition("/")[2] or "@" in ref else f"{ref}:latest"

@@ -51,6 +51,12 @@ def merge(config: ContainerConfig, image: ContainerConfig | None) -> ContainerCo
     )
 
 
+def parse_link(link: str) -> tuple[str, str]:
+    """(container, alias) of ``db:alias``, ``db``, or ``/db:/web/alias`` as inspect shows it."""
+    target, _, alias = link.strip("/").partition(":")
+    return target.strip("/"), (alias or target).rpartition("/")[2]
+
+
 def words(value: list[str] | str | None) -> list[str] | None:
     """Go's strslice: a lone string stands for a list of one."""
     return [value] if isinstance(value, str) else value

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from random import Random
 
-from dockyard.engine.errors import BAD_NAME
+from dockyard.engine.errors import BAD_NAME, NO_SUCH_IMAGE
+from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.oci import parse_reference
+from dockyard.oci.errors import REFERENCE_IS_AN_ID
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
@@ -35,6 +38,17 @@ def check_name(name: str) -> str:
     if not _NAME.match(name):
         raise BAD_NAME(name=name)
     return name.removeprefix("/")
+
+
+def no_such_image(ref: str) -> DockyardError:
+    """What to raise for an image that is not here: a name that no image can have is said to be invalid (as in moby)."""
+    try:
+        parse_reference(ref)
+    except InvalidParameter as invalid:
+        if invalid.code != REFERENCE_IS_AN_ID.id:
+            return invalid
+    named = ":" in ref.rpartition("/")[2] or "@" in ref
+    return NO_SUCH_IMAGE(ref=ref if named else f"{ref}:latest")
 
 
 def suggest_name(random: Random, attempt: int) -> str:
