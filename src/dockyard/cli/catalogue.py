@@ -75,7 +75,7 @@ network disconnect | networks.disconnect | [OPTIONS] NETWORK CONTAINER | Disconn
 network inspect | inspect.inspect_network | [OPTIONS] NETWORK [NETWORK...] | Show everything about networks
 network ls | networks.ls | [OPTIONS] | List networks
 network prune | networks.prune | [OPTIONS] | Remove unused networks
-network rm | networks.rm | NETWORK [NETWORK...] | Remove networks
+network rm | networks.rm | [OPTIONS] NETWORK [NETWORK...] | Remove networks
 system df | system.df | [OPTIONS] | Show disk usage
 system prune | system.prune | [OPTIONS] | Remove unused data
 builder prune | build.prune | [OPTIONS] | Remove build cache

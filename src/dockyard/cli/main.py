@@ -101,7 +101,8 @@ def _call(command: Command, typed: str, arguments: list[str], top: flags.Options
             return 0
         least = _least_words(command.usage)
         if len(options.words) < least:
-            raise UsageError(f"'dockyard {typed}' requires at least {least} argument{'s' if least > 1 else ''}")
+            few = f"'dockyard {typed}' requires at least {least} argument{'s' if least > 1 else ''}"
+            return _complain(f"{few}\n\nUsage:  dockyard {typed} {command.usage}", f"dockyard {typed} --help", 1)
     except UsageError as wrong:
         return _complain(f"{wrong}\n\nUsage:  dockyard {typed} {command.usage}", f"dockyard {typed} --help")
     from dockyard.cli.shell import Shell
