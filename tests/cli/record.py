@@ -99,7 +99,7 @@ def main() -> None:
 
 
 _KEYS_COUNT = frozenset(
-    "Annotations EndpointsConfig ExposedPorts Labels PortBindings StorageOpt Sysctls Tmpfs Volumes".split()
+    ["Annotations", "EndpointsConfig", "ExposedPorts", "Labels", "PortBindings", "StorageOpt", "Sysctls", "Tmpfs", "Volumes"]
 )
 """Maps whose keys say something even where the value is empty."""
 _NULL_DIFFERS = frozenset({"Entrypoint", "Init", "MaskedPaths", "ReadonlyPaths", "StopTimeout"})

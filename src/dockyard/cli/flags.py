@@ -25,6 +25,10 @@ class UsageError(Exception):
     """The command line cannot be read. ``str()`` is the sentence for the user."""
 
 
+class Refusal(UsageError):
+    """What was asked cannot be done as asked; no matter of how flags are written. Its exit code is 1."""
+
+
 class Flag(NamedTuple):
     name: str
     short: str

@@ -19,6 +19,7 @@ from dockyard.errors import DockyardError
 
 Json = dict[str, Any]
 CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+_MISSING = ("executable file not found", "no such file or directory", "system cannot find the file specified")
 NO_TTY = "the input device is not a TTY"
 
 
@@ -53,7 +54,7 @@ def detach_keys(options: Options) -> str:
 
 def start_status(message: str) -> int:
     """Exit code of ``run`` for a refusal to start (docker/cli toStatusError)."""
-    if any(text in message for text in ("executable file not found", "no such file or directory", "system cannot find the file specified")):  # fmt: skip
+    if any(text in message for text in _MISSING):
         return NOT_FOUND
     if any(text in message.lower() for text in ("permission denied", "is a directory")):
         return NOT_EXECUTABLE

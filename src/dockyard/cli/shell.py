@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal, UsageError
 from dockyard.client import Client
 from dockyard.errors import DockyardError
 
@@ -26,6 +26,11 @@ class Shell:
         if self._client is None:
             self._client = Client.from_env(host=self._host, context=self._context)
         return self._client
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the engine's address could be read at all."""
+        return self._client is not None
 
     def config(self, key: str) -> str:
         """A text of the user's config.json (``psFormat``, ``detachKeys``), "" without it."""
@@ -70,6 +75,9 @@ class Shell:
             if self.debug:
                 raise
             self.refused(error)
+            return 1
+        except Refusal as wrong:
+            self.complain(f"dockyard: {wrong}")
             return 1
         except UsageError as wrong:
             self.complain(f"dockyard: {wrong}\n\nRun 'dockyard {self.command} --help' for more information")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.listing import container_row, host_port
 from dockyard.cli.output import Column, show, size
 from dockyard.cli.request.declaration import RESOURCES, ordered
@@ -76,10 +77,8 @@ def ps(shell: Shell, options: Options) -> int:
 
 
 def _post(shell: Shell, name: str, verb: str, query: Json | None = None) -> str:
-    try:
+    with contextlib.suppress(NotModified):  # it is so already
         shell.client.request("POST", f"/containers/{quote(name)}/{verb}", query, timeout=_patience(query))
-    except NotModified:
-        pass  # it is so already
     return name
 
 
@@ -129,7 +128,7 @@ def rm(shell: Shell, options: Options) -> int:
     def one(name: str) -> str:
         path = name.strip("/") if options.on("link") else quote(name.strip("/"))
         if not path:
-            raise UsageError("Container name cannot be empty")
+            raise Refusal("Container name cannot be empty")
         try:
             shell.client.request("DELETE", f"/containers/{path}", query)
         except NotFound:
@@ -143,7 +142,7 @@ def rm(shell: Shell, options: Options) -> int:
 def rename(shell: Shell, options: Options) -> int:
     old, new = options.words[0].strip(), options.words[1].strip()
     if not old or not new:
-        raise UsageError("neither old nor new names may be empty")
+        raise Refusal("neither old nor new names may be empty")
     shell.client.request("POST", f"/containers/{quote(old)}/rename", {"name": new})
     return 0
 
@@ -162,7 +161,7 @@ def update(shell: Shell, options: Options) -> int:
     if options.given("restart"):
         wish["RestartPolicy"] = restart_policy(options.text("restart"))
     if not wish:
-        raise UsageError("you must provide one or more flags when using this command")
+        raise Refusal("you must provide one or more flags when using this command")
     warnings: list[str] = []
 
     def one(name: str) -> str:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from dockyard.cli.commands.images import pieces, write_archive
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.output import size
 from dockyard.cli.shell import Shell
 from dockyard.client import quote
@@ -34,14 +34,15 @@ def cp(shell: Shell, options: Options) -> int:
     from_container, from_path = archive.place(source)
     to_container, to_path = archive.place(target)
     follow, keep = options.on("follow-link"), options.on("archive")
-    if from_container and to_container:
-        raise UsageError("copying between containers is not supported")
     if not from_container and not to_container:
-        raise UsageError("must specify at least one container source")
-    if from_container:
+        raise Refusal("must specify at least one container source")
+    if from_container and to_container:
+        count = archive.between(shell, (from_container, from_path), (to_container, to_path), follow=follow, keep=keep)
+        told = f"Successfully copied {size(count)} to {to_container}:{to_path}"
+    elif from_container:
         if to_path == "-":
             if shell.on_terminal:
-                raise UsageError("cowardly refusing to write a tar archive to a terminal. Redirect it")
+                raise Refusal("cowardly refusing to write a tar archive to a terminal. Redirect it")
             return archive.to_stdout(shell, from_container, from_path, follow=follow)
         count = archive.from_container(shell, from_container, from_path, to_path, follow=follow, keep=keep)
         told = f"Successfully copied {size(count)} to {archive.absolute(to_path)}"

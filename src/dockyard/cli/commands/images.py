@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from dockyard.cli.commands.containers import FORMAT
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.listing import history_row, image_rows
-from dockyard.cli.output import Column, show, shortened, size
+from dockyard.cli.output import Column, shortened, show, size
 from dockyard.cli.shell import Shell, filters
 from dockyard.client import quote
 from dockyard.errors import NotFound
@@ -109,14 +109,12 @@ LOAD_SILENCE = 600.0
 
 def images(shell: Shell, options: Options) -> int:
     wanted = filters(options) or {}
-    if len(options.words) > 1:
-        raise UsageError("'dockyard images' accepts at most 1 argument")
     if options.words:
         wanted.setdefault("reference", {})[options.words[0]] = True
     digests = options.on("digests") or "{{.Digest}}" in options.text("format")
     rows = shell.client.request("GET", "/images/json", {"all": options.on("all") or None, "filters": wanted or None})
     shown = [row for image in rows for row in image_rows(image, whole=options.on("no-trunc"), digests=digests)]
-    columns = _COLUMNS
+    columns: tuple[Column, ...] = _COLUMNS
     if options.on("digests"):
         columns = (*_COLUMNS[:2], Column("DIGEST", "Digest", soft=True), *_COLUMNS[2:])
     return show(shell, options, shown, columns, default=shell.config("imagesFormat"))
@@ -128,7 +126,7 @@ def pull(shell: Shell, options: Options) -> int:
     name = options.words[0]
     every = options.on("all-tags")
     if every and ":" in name.rpartition("/")[2]:
-        raise UsageError("tag can't be used with --all-tags/-a")
+        raise Refusal("tag can't be used with --all-tags/-a")
     if not every and not options.on("quiet") and not _has_tag(name):
         shell.say("Using default tag: latest")
     shell.say(transfer.pull(shell, name, platform=options.text("platform"), quiet=options.on("quiet"), every_tag=every))
@@ -147,7 +145,7 @@ def push(shell: Shell, options: Options) -> int:
 
     name, quiet, every = options.words[0], options.on("quiet"), options.on("all-tags")
     if every and ":" in name.rpartition("/")[2]:
-        raise UsageError("tag can't be used with --all-tags/-a")
+        raise Refusal("tag can't be used with --all-tags/-a")
     if not every and not quiet and not _has_tag(name):
         shell.say("Using default tag: latest")
     full = transfer.push(shell, name, platform=_platform(options.text("platform")), quiet=quiet, every_tag=every)
@@ -208,7 +206,7 @@ def _repository_and_tag(name: str) -> tuple[str, str]:
 
     ref = parse_reference(name).with_default_tag()
     if ref.digest:
-        raise UsageError(f"cannot use digest reference: {name}")
+        raise Refusal(f"cannot use digest reference: {name}")
     return ref.familiar_name, ref.tag or ""
 
 
@@ -226,7 +224,7 @@ def tag(shell: Shell, options: Options) -> int:
 
     ref = parse_reference(target).with_default_tag()
     if ref.digest:
-        raise UsageError("refusing to create a tag with a digest reference")
+        raise Refusal("refusing to create a tag with a digest reference")
     shell.client.request("POST", f"/images/{quote(source)}/tag", {"repo": ref.familiar_name, "tag": ref.tag})
     return 0
 
@@ -279,7 +277,7 @@ def load(shell: Shell, options: Options) -> int:
 
     file = options.text("input")
     if not file and sys.stdin.isatty():
-        raise UsageError("requested load from stdin, but stdin is empty")
+        raise Refusal("requested load from stdin, but stdin is empty")
     quiet = options.on("quiet") or not shell.on_terminal
     platform = _platform(options.text("platform"))
     query = {"quiet": quiet, "platform": [platform] if platform else None}
@@ -302,7 +300,7 @@ def save(shell: Shell, options: Options) -> int:
 def write_archive(shell: Shell, path: str, file: str, query: Json | None = None) -> int:
     """The answer's body into ``file`` (in one step, so that a broken end leaves nothing) or stdout."""
     if not file and shell.on_terminal:
-        raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+        raise Refusal("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     with shell.client.open("GET", path, query, timeout=LOAD_SILENCE) as answer:
         if not file:
             for piece in answer.chunks():
@@ -322,7 +320,7 @@ def _write_file(file: str, chunks: Iterable[bytes]) -> None:
 
     folder, name = os.path.split(os.path.abspath(file))
     if not os.path.isdir(folder):
-        raise UsageError(f'invalid output path: directory "{folder}" does not exist')
+        raise Refusal(f'invalid output path: directory "{folder}" does not exist')
     handle, part = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
     try:
         with os.fdopen(handle, "wb") as out:
@@ -362,7 +360,7 @@ def _opened(file: str) -> Iterator[BinaryIO]:
     try:
         opened = open(file, "rb")  # noqa: SIM115 - closed below; the refusal has docker's words
     except OSError as error:
-        raise UsageError(f"open {file}: {(error.strerror or str(error)).lower()}") from None
+        raise Refusal(f"open {file}: {(error.strerror or str(error)).lower()}") from None
     with opened:
         yield opened
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.shell import Shell
 from dockyard.client import quote
-from dockyard.errors import DockyardError, InvalidParameter, NotFound, NotImplementedYet, Unavailable
+from dockyard.errors import Code, DockyardError, InvalidParameter, NotFound, NotImplementedYet, Unavailable
 
 Json = dict[str, Any]
 _FORMAT = '-f, --format TEMPLATE  Go template, or "json"\n'
@@ -27,6 +27,7 @@ EXAMPLES = {
     "inspect": "dockyard inspect -f '{{.State.Status}}' web\n"
     "dockyard inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' web",
 }
+NO_SUCH_OBJECT = Code("DY-CLI-005", NotFound, "No such object: {name}", hint="dockyard ps -a, or dockyard images")
 _PATHS = {
     "container": "/containers/{}/json", "image": "/images/{}/json", "network": "/networks/{}",
     "volume": "/volumes/{}", "service": "/services/{}", "task": "/tasks/{}", "node": "/nodes/{}",
@@ -37,7 +38,7 @@ _PATHS = {
 def inspect(shell: Shell, options: Options) -> int:
     wanted = options.text("type")
     if wanted and wanted not in _PATHS:
-        raise UsageError(f'unknown type: "{wanted}"; must be one of {", ".join(_PATHS)}')
+        raise Refusal(f'unknown type: "{wanted}"; must be one of {", ".join(_PATHS)}')
     return _inspect(shell, options, (wanted,) if wanted else tuple(_PATHS), named=bool(wanted))
 
 
@@ -60,16 +61,15 @@ def inspect_network(shell: Shell, options: Options) -> int:
 def _inspect(shell: Shell, options: Options, kinds: tuple[str, ...], *, named: bool) -> int:
     """Prints what was found even where some were not, as docker does."""
     form = options.text("format")
-    found, status = [], 0
+    found: list[Json] = []
+    refused: list[DockyardError] = []
     for name in options.words:
         try:
             found.append(_find(shell, name, kinds, options))
         except NotFound as missing:
-            shell.complain(f"Error response from daemon: {missing}" if named else f"Error: No such object: {name}")
-            status = 1
+            refused.append(missing if named else NO_SUCH_OBJECT(name=name))
         except DockyardError as error:
-            shell.refused(error)
-            status = 1
+            refused.append(error)
     if form == "json":
         for document in found:
             shell.say(json.dumps(document, separators=(",", ":"), ensure_ascii=False))
@@ -81,7 +81,9 @@ def _inspect(shell: Shell, options: Options, kinds: tuple[str, ...], *, named: b
             shell.say(render(document))
     else:
         shell.say(json.dumps(found, indent=4, ensure_ascii=False))
-    return status
+    for refusal in refused:
+        shell.refused(refusal)
+    return 1 if refused else 0
 
 
 def _find(shell: Shell, name: str, kinds: tuple[str, ...], options: Options) -> Json:
@@ -101,7 +103,7 @@ def _find(shell: Shell, name: str, kinds: tuple[str, ...], options: Options) -> 
             missing = error
         except (NotImplementedYet, Unavailable, InvalidParameter) as error:
             # No swarm answers 503, no such kind 501, and what cannot be a name of this kind 400.
-            if len(kinds) == 1 or getattr(error, "code", ""):
+            if len(kinds) == 1 or error.code:
                 raise
         else:
             return document

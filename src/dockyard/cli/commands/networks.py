@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dockyard.cli.commands.containers import FORMAT
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.listing import network_row
 from dockyard.cli.output import Column, show
 from dockyard.cli.request.values import mapping
@@ -98,27 +98,29 @@ def subnets(options: Options) -> list[Json]:
         placed += [("Gateway", word, ip_address(word)) for word in options.all("gateway")]
         taken = [(key, word, ip_address(word)) for key, word in mapping(options.all("aux-address")).items()]
     except ValueError as wrong:
-        raise UsageError(f"invalid CIDR address: {wrong}") from None
+        raise Refusal(f"invalid CIDR address: {wrong}") from None
     if (placed or taken) and not found:
-        raise UsageError("every ip-range or gateway must have a corresponding subnet")
+        raise Refusal("every ip-range or gateway must have a corresponding subnet")
     for key, word, address in placed:
         owner = next((name for name, net in nets.items() if address in net), None)
         if owner is None:
-            raise UsageError(f"no matching subnet for {'range' if key == 'IPRange' else 'gateway'} {word}")
+            raise Refusal(f"no matching subnet for {'range' if key == 'IPRange' else 'gateway'} {word}")
         if key in found[owner]:
-            raise UsageError(f"cannot configure multiple {'ranges' if key == 'IPRange' else 'gateways'} ({word}, {found[owner][key]}) on the same subnet ({owner})")  # fmt: skip
+            what = "ranges" if key == "IPRange" else "gateways"
+            raise Refusal(f"cannot configure multiple {what} ({word}, {found[owner][key]}) on the same subnet ({owner})")
         found[owner][key] = word
     for key, word, address in taken:
         owner = next((name for name, net in nets.items() if address in net), None)
         if owner is None:
-            raise UsageError(f"no matching subnet for aux-address {word}")
+            raise Refusal(f"no matching subnet for aux-address {word}")
         found[owner].setdefault("AuxiliaryAddresses", {})[key] = word
     return list(found.values())
 
 
 def connect(shell: Shell, options: Options) -> int:
     network, container = options.words[:2]
-    addresses = {"IPv4Address": options.text("ip"), "IPv6Address": options.text("ip6"), "LinkLocalIPs": options.all("link-local-ip")}  # fmt: skip
+    addresses: Json = {"IPv4Address": options.text("ip"), "IPv6Address": options.text("ip6")}
+    addresses["LinkLocalIPs"] = options.all("link-local-ip")
     endpoint: Json = {
         "IPAMConfig": {key: value for key, value in addresses.items() if value}, "Links": options.all("link"),
         "Aliases": options.all("alias"), "DriverOpts": mapping(options.all("driver-opt")),

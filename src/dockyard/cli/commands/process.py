@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from dockyard.cli import session, terminal
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.request.values import environment
 from dockyard.cli.session import Streams
 from dockyard.cli.shell import Shell
@@ -123,11 +123,12 @@ def _left(shell: Shell) -> int:
 
 def start(shell: Shell, options: Options) -> int:
     if options.given("checkpoint") or options.given("checkpoint-dir"):
-        return _start_each(shell, options, {"checkpoint": options.text("checkpoint"), "checkpoint-dir": options.text("checkpoint-dir") or None})  # fmt: skip
+        wanted = {key: options.text(key) or None for key in ("checkpoint", "checkpoint-dir")}
+        return _start_each(shell, options, wanted)
     if not options.on("attach") and not options.on("interactive"):
         return _start_each(shell, options, {})
     if len(options.words) > 1:
-        raise UsageError("you cannot start and attach multiple containers at once")
+        raise Refusal("you cannot start and attach multiple containers at once")
     keys, client = session.detach_keys(options), shell.client
     document = client.request("GET", f"/containers/{quote(options.words[0])}/json")
     config, container = document["Config"], document["Id"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockyard.cli.commands.containers import FORMAT
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options
 from dockyard.cli.listing import volume_row
 from dockyard.cli.output import Column, show, size
 from dockyard.cli.request.values import mapping
@@ -36,8 +36,6 @@ EXAMPLES = {
 
 
 def create(shell: Shell, options: Options) -> int:
-    if len(options.words) > 1:
-        raise UsageError("'dockyard volume create' accepts at most 1 argument")
     wish = {
         "Name": options.words[0] if options.words else "", "Driver": options.text("driver", "local"),
         "DriverOpts": mapping(options.all("opt")), "Labels": mapping(options.all("label")),

@@ -98,7 +98,7 @@ def stats(shell: Shell, options: Options) -> int:
     names = options.words or _running(shell, every=every)
     if options.on("no-stream"):
         rows, status = _one_sample(shell, names, bool(options.words))
-        show(shell, options, [usage.stats_row(*row, whole=options.on("no-trunc")) for row in rows], _COLUMNS, titles={"Container": "CONTAINER"})
+        show(shell, options, [usage.stats_row(*row, whole=options.on("no-trunc")) for row in rows], _COLUMNS)
         return status
     for name in options.words:
         shell.client.request("GET", f"/containers/{quote(name)}/json")  # a name that is not there is told at once

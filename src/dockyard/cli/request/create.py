@@ -21,6 +21,10 @@ _TEXTS = {
     "isolation": "Isolation", "pid": "PidMode", "runtime": "Runtime", "userns": "UsernsMode", "uts": "UTSMode",
     "volume-driver": "VolumeDriver",
 }  # fmt: skip
+_CONFIG_TEXTS = {
+    "hostname": "Hostname", "domainname": "Domainname", "user": "User", "workdir": "WorkingDir",
+    "stop-signal": "StopSignal",
+}  # fmt: skip
 _LISTS = {
     "dns": "Dns", "dns-option": "DnsOptions", "dns-search": "DnsSearch", "group-add": "GroupAdd", "link": "Links",
     "volumes-from": "VolumesFrom",
@@ -60,8 +64,7 @@ def _config(options: Options, detached: bool, environ: dict[str, str] | None) ->
     image, *command = options.words
     body: Json = {"Image": image, "Tty": options.on("tty"), "OpenStdin": options.on("interactive")}
     body |= _attached(options, detached)
-    texts = {"Hostname": "hostname", "Domainname": "domainname", "User": "user", "WorkingDir": "workdir", "StopSignal": "stop-signal"}  # fmt: skip
-    body |= _given({key: options.text(flag) for key, flag in texts.items()})
+    body |= _given({key: options.text(flag) for flag, key in _CONFIG_TEXTS.items()})
     if command:
         body["Cmd"] = command
     if options.given("entrypoint"):
@@ -154,7 +157,8 @@ def _logging(options: Options) -> Json:
 
 def _security(words: list[str]) -> Json:
     """Security options; a seccomp profile travels as its content; ``systempaths=unconfined`` unmasks."""
-    kept, found = [], {}
+    kept: list[str] = []
+    found: Json = {}
     for word in words:
         key, equals, value = word.partition("=") if "=" in word else word.partition(":")
         if not equals and key != "no-new-privileges":

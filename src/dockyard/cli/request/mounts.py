@@ -20,7 +20,8 @@ _RECURSIVE: dict[str, Json] = {
 
 def volumes(words: Iterable[str]) -> tuple[list[str], Json]:
     """(binds, anonymous volumes). A source that starts with a dot is a path from here."""
-    binds, anonymous = [], {}
+    binds: list[str] = []
+    anonymous: Json = {}
     for word in words:
         if not word:
             raise UsageError("invalid empty volume spec")
@@ -84,7 +85,8 @@ def _special(made: Json, key: str, value: str, word: str) -> bool:
             made["BindOptions"] = bind | {"CreateMountpoint": boolean(value, key)}
         case "bind-recursive":
             if value not in _RECURSIVE:
-                raise _wrong(word, f"invalid value for {key}: {value} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")")  # fmt: skip
+                known = ", ".join(f'"{name}"' for name in _RECURSIVE)
+                raise _wrong(word, f"invalid value for {key}: {value} (must be one of {known})")
             made["BindOptions"] = bind | _RECURSIVE[value]
         case "volume-nocopy":
             made["VolumeOptions"] = volume | {"NoCopy": boolean(value, key)}
@@ -115,8 +117,8 @@ def _checked(made: Json, word: str) -> Json:
         raise _wrong(word, "type is required")
     if not made.get("Target"):
         raise _wrong(word, "target is required")
-    for name, wanted in (("VolumeOptions", "volume"), ("BindOptions", "bind"), ("TmpfsOptions", "tmpfs"), ("ImageOptions", "image")):  # fmt: skip
-        if name in made and kind != wanted:
+    for wanted in ("volume", "bind", "tmpfs", "image"):
+        if f"{wanted.title()}Options" in made and kind != wanted:
             raise _wrong(word, f"cannot mix '{wanted}-*' options with mount type '{kind}'")
     if made.get("BindOptions", {}).get("ReadOnlyForceRecursive"):
         if not made.get("ReadOnly"):

@@ -61,7 +61,8 @@ def _first(endpoint: Json, name: str, options: Options) -> None:
 
 def _advanced(word: str) -> tuple[str, Json]:
     """``name=NET,alias=A,ip=...``."""
-    name, made = "", {}
+    name = ""
+    made: Json = {}
     addresses: Json = {}
     for field in csv_fields(word):
         key, equals, value = field.partition("=")
