@@ -133,6 +133,6 @@ def _references(volume: Json) -> int:
 def _disk(kind: str, total: int, active: int, used: int, free: int, share: bool = True) -> Json:
     percent = f" ({free * 100 // used}%)" if used > 0 and share else ""
     return {
-        "Type": kind, "TotalCount": str(total), "Active": str(active), "Size": size(used),
-        "Reclaimable": f"{size(free)}{percent}",
+        "Type": kind, "TotalCount": str(total), "Active": str(active), "Size": size(used, digits=4),
+        "Reclaimable": f"{size(free, digits=4)}{percent}",
     }  # fmt: skip

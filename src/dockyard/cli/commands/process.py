@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from typing import Any
 
 from dockyard.cli import session, terminal
@@ -46,6 +47,7 @@ EXAMPLES = {
     "attach": "dockyard attach --no-stdin web\ndockyard attach --detach-keys ctrl-x web",
     "start": "dockyard start web db\ndockyard start -ai shell",
 }
+EXIT_LIMIT, EXIT_PAUSE = 5.0, 0.01
 WAYS_NOT_TO_ATTACH = (
     ("Paused", "cannot attach to a paused container, unpause it first"),
     ("Restarting", "cannot attach to a restarting container, wait until it is running"),
@@ -77,8 +79,17 @@ def exec(shell: Shell, options: Options) -> int:
     with session.closing(stream):
         if session.carry(shell, stream, Streams(stdin, True, True, tty, keys), f"/exec/{made}"):
             return _left(shell)
-    told = client.request("GET", f"/exec/{made}/json")
-    return int(told.get("ExitCode") or 0)
+    return _exec_code(shell, made)
+
+
+def _exec_code(shell: Shell, made: str) -> int:
+    """The output can end a little before the engine has the exit code; 0 for a process that goes on without output."""
+    end = time.monotonic() + EXIT_LIMIT
+    while True:
+        told = shell.client.request("GET", f"/exec/{made}/json")
+        if not told.get("Running") or time.monotonic() > end:
+            return int(told.get("ExitCode") or 0)
+        time.sleep(EXIT_PAUSE)
 
 
 def attach(shell: Shell, options: Options) -> int:

@@ -185,8 +185,11 @@ def df(shell: Shell, options: Options) -> int:
 
 def disk_details(document: Json) -> list[tuple[str, tuple[Column, ...], list[Json]]]:
     """The tables of ``system df -v``. Pure."""
-    images = [row for image in document.get("Images") or () for row in listing.image_rows(image, whole=False, digests=False)]
-    containers = [listing.container_row(row, whole=False) for row in document.get("Containers") or ()]
+    images = [_image_row(image) for image in document.get("Images") or ()]
+    containers = [
+        listing.container_row(row, whole=False) | {"Size": size(row.get("SizeRw") or 0)}
+        for row in document.get("Containers") or ()
+    ]
     volumes = [listing.volume_row(row) for row in document.get("Volumes") or ()]
     caches = document.get("BuildCache") or []
     cache = [_cache_row(row) for row in caches]
@@ -225,6 +228,15 @@ def disk_details(document: Json) -> list[tuple[str, tuple[Column, ...], list[Jso
             cache,
         ),
     ]  # fmt: skip
+
+
+def _image_row(image: Json) -> Json:
+    """Under its first name, for its size counts once."""
+    row = listing.image_rows(image, whole=False, digests=False)[0]
+    shared = image.get("SharedSize", -1)
+    if shared >= 0:
+        row |= {"SharedSize": size(shared, digits=4), "UniqueSize": size(image.get("Size", 0) - shared, digits=4)}
+    return row
 
 
 def _cache_row(row: Json) -> Json:
