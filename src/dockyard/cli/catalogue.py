@@ -21,7 +21,7 @@ class Command(NamedTuple):
 _TABLE = """
 run | create.run | [OPTIONS] IMAGE [COMMAND] [ARG...] | Create and run a new container from an image
 exec | process.exec | [OPTIONS] CONTAINER COMMAND [ARG...] | Execute a command in a running container
-ps | containers.ps | [OPTIONS] | List containers
+ps | ps.ps | [OPTIONS] | List containers
 build | build.build | [OPTIONS] PATH | Build an image from a Dockerfile
 bake | build.bake | [OPTIONS] [TARGET...] | Build from a bake file
 pull | images.pull | [OPTIONS] NAME[:TAG|@DIGEST] | Download an image from a registry

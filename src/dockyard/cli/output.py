@@ -15,6 +15,11 @@ Json = dict[str, Any]
 GAP = "   "
 LEAST_CELL = 10
 """A cell but the last takes so many characters with its gap, as docker's tabwriter has it."""
+FORMAT = """
+    --format TEMPLATE      Go template, "table TEMPLATE" or "json"
+    --json                 One JSON document, for programs
+"""
+"""Flags of every command that lists."""
 LEAST_WIDTH = 12
 """A column that gives way keeps this many characters."""
 

@@ -45,7 +45,7 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
         raise SystemExit(128 + number)
 
     handlers = {number: signal.signal(number, ended) for number in _ENDING}
-    tty.setraw(descriptor)
+    tty.setraw(descriptor, termios.TCSADRAIN)  # keys typed ahead stay
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Containers: lists, life and death, what they say and what changed in them."""
+"""Containers: life and death, limits, ports, and what changed in them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 from typing import Any
 
 from dockyard.cli.flags import Options, Refusal
-from dockyard.cli.listing import container_row, host_port
-from dockyard.cli.output import Column, show, size
+from dockyard.cli.listing import host_port
+from dockyard.cli.output import Column, size, table
 from dockyard.cli.request.declaration import RESOURCES, ordered
 from dockyard.cli.request.resources import limits, restart_policy
 from dockyard.cli.shell import Shell, filters
@@ -15,25 +15,11 @@ from dockyard.client import quote
 from dockyard.errors import NotFound, NotModified
 
 Json = dict[str, Any]
-FORMAT = """
-    --format TEMPLATE      Go template, "table TEMPLATE" or "json"
-    --json                 One JSON document, for programs
-"""
 _STOP = """
 -s, --signal SIGNAL        Signal to send
 -t, --timeout N            Seconds to wait before killing
 """
 FLAGS = {
-    "ps": """
--a, --all                  Show stopped containers too
--f, --filter KEY=VALUE...  Only those that match (name, status, label, ...)
--n, --last N               Show the last N created, running or not
--l, --latest               Show the last created, running or not
-    --no-trunc             Cut nothing
--q, --quiet                IDs only
--s, --size                 Show sizes
-"""
-    + FORMAT,
     "kill": "-s, --signal SIGNAL        Signal to send (KILL)",
     "prune": """
     --filter KEY=VALUE...  Only those that match (until=24h, label=...)
@@ -49,33 +35,11 @@ FLAGS = {
     "update": ordered(RESOURCES, "--restart POLICY             no, always, unless-stopped, on-failure[:N]"),
 }
 EXAMPLES = {
-    "ps": "dockyard ps -a --filter status=exited\ndockyard ps --format 'table {{.Names}}\\t{{.Status}}'",
     "rm": "dockyard rm web\ndockyard rm -fv $(dockyard ps -aq)",
     "stop": "dockyard stop -t 30 web",
     "kill": "dockyard kill -s HUP web",
     "update": "dockyard update -m 512m --cpus 2 web",
 }
-_COLUMNS = (
-    Column("CONTAINER ID", "ID"), Column("IMAGE", "Image", soft=True), Column("COMMAND", "Command", soft=True),
-    Column("CREATED", "RunningFor"), Column("STATUS", "Status"), Column("PORTS", "Ports", soft=True),
-    Column("NAMES", "Names", soft=True),
-)  # fmt: skip
-TITLES = {"RunningFor": "CREATED", "Label": "LABEL", "LocalVolumes": "LOCAL VOLUMES"}
-
-
-def ps(shell: Shell, options: Options) -> int:
-    last = 1 if options.on("latest") else options.number("last")
-    sizes = options.on("size") or ".Size" in options.text("format")
-    rows = shell.client.request(
-        "GET", "/containers/json",
-        {"all": options.on("all") or last > 0 or None, "limit": last if last > 0 else None, "size": sizes or None,
-         "filters": filters(options)},
-    )  # fmt: skip
-    columns = _COLUMNS + ((Column("SIZE", "Size"),) if options.on("size") else ())
-    shown = [container_row(row, whole=options.on("no-trunc")) for row in rows]
-    return show(shell, options, shown, columns, titles=TITLES, default=shell.config("psFormat"))
-
-
 def _post(shell: Shell, name: str, verb: str, query: Json | None = None) -> str:
     with contextlib.suppress(NotModified):  # it is so already
         shell.client.request("POST", f"/containers/{quote(name)}/{verb}", query, timeout=_patience(query))
@@ -209,8 +173,6 @@ def top(shell: Shell, options: Options) -> int:
     name, *words = options.words
     told = shell.client.request("GET", f"/containers/{quote(name)}/top", {"ps_args": " ".join(words) or None})
     columns = [Column(title, str(number)) for number, title in enumerate(told["Titles"])]
-    from dockyard.cli.output import table
-
     rows = [{str(number): cell for number, cell in enumerate(row)} for row in told["Processes"] or ()]
     for line in table(rows, columns):
         shell.say(line)

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from dockyard.cli.commands.containers import FORMAT
 from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.listing import history_row, image_rows
-from dockyard.cli.output import Column, shortened, show, size
+from dockyard.cli.output import FORMAT, Column, shortened, show, size
 from dockyard.cli.shell import Shell, filters
 from dockyard.client import quote
 from dockyard.errors import NotFound

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dockyard.cli.commands.containers import FORMAT
 from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.listing import network_row
-from dockyard.cli.output import Column, show
+from dockyard.cli.output import FORMAT, Column, show
 from dockyard.cli.request.values import mapping
 from dockyard.cli.shell import Shell, filters
 from dockyard.client import quote

@@ -7,11 +7,10 @@ import platform
 from typing import Any
 
 from dockyard.cli import listing, usage
-from dockyard.cli.commands.containers import FORMAT
 from dockyard.cli.commands.images import say_pruned_images
 from dockyard.cli.commands.networks import say_pruned_networks
 from dockyard.cli.flags import Options
-from dockyard.cli.output import Column, ago, binary_size, epoch, short_id, show, size, table
+from dockyard.cli.output import FORMAT, Column, ago, binary_size, epoch, short_id, show, size, table
 from dockyard.cli.shell import Shell, filters
 from dockyard.client.client import NEWEST_API
 from dockyard.errors import DockyardError, NotImplementedYet

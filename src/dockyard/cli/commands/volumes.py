@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dockyard.cli.commands.containers import FORMAT
 from dockyard.cli.flags import Options
 from dockyard.cli.listing import volume_row
-from dockyard.cli.output import Column, show, size
+from dockyard.cli.output import FORMAT, Column, show, size
 from dockyard.cli.request.values import mapping
 from dockyard.cli.shell import Shell, filters
 from dockyard.client import quote

@@ -9,9 +9,8 @@ import time
 from typing import Any
 
 from dockyard.cli import usage
-from dockyard.cli.commands.containers import FORMAT
 from dockyard.cli.flags import Options
-from dockyard.cli.output import Column, show
+from dockyard.cli.output import FORMAT, Column, show
 from dockyard.cli.shell import Shell, filters
 from dockyard.cli.terminal import write
 from dockyard.client import quote
