@@ -118,7 +118,8 @@ def compact(document: Any, name: str = "") -> Any:
             if value not in (None, "", 0, False, [], {}, [0, 0]) or (key in _NULL_DIFFERS and value is not None)
         }
     if isinstance(document, list):
-        return [compact(value) for value in document]
+        found = [compact(value) for value in document]
+        return sorted(found) if name == "Env" else found  # docker's CLI sends variables in Go's map order, any order
     if isinstance(document, str):
         return document.replace(str(HERE), "/HERE")
     return document

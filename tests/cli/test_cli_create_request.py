@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import shutil
 import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +19,18 @@ from dockyard.cli.request.create import document
 from dockyard.cli.request.declaration import CREATE
 from dockyard.client.client import _query
 
-from . import record
 
+def _beside(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+record = _beside("record")
 RECORDED = json.loads(record.RECORDED.read_text())
 
 
@@ -92,3 +106,10 @@ def test_what_cannot_be_read_is_refused(line: str, told: str, monkeypatch: pytes
     with pytest.raises(UsageError) as refused:
         made(line, monkeypatch)
     assert told in str(refused.value)
+
+
+def test_flags_come_after_files_and_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(record.HERE)
+    options = flags.parse(flags.declared(CREATE), ["-e", "Z=1", "--env-file", "env.list", "-e", "A=2", "img"], interspersed=False)
+    _, body = document(options, environ={"FROMENV": "x"})
+    assert body["Env"] == ["A=1", "FROMENV=x", "B=with space  ", "D=a#b", "Z=1", "A=2"]

@@ -91,8 +91,8 @@ def _templated(shell: Shell, form: str, rows: Sequence[Json], titles: Mapping[st
     from dockyard.cli.template import compiled
 
     text = form.replace("\\t", "\t").replace("\\n", "\n")
-    if text.startswith("table "):
-        text = text.removeprefix("table ")
+    if text.startswith("table"):
+        text = text.removeprefix("table").strip()
         render = compiled(text, strict=True)
         lines = [render(row) for row in rows]
         fields = [part.split("}}")[0].strip().rsplit(".", 1)[-1] for part in text.split("{{")[1:]]

@@ -213,8 +213,9 @@ def history(shell: Shell, options: Options) -> int:
     whole, human = options.on("no-trunc"), options.on("human", default=True)
     platform = _platform(options.text("platform"))
     rows = shell.client.request("GET", f"/images/{quote(options.words[0])}/history", {"platform": platform})
-    shown = [history_row(row, whole=whole or (options.on("quiet") and whole), human=human) for row in rows]
-    return show(shell, options, shown, _HISTORY)
+    shown = [history_row(row, whole=whole, human=human) for row in rows]
+    columns = _HISTORY if human else (_HISTORY[0], Column("CREATED AT", "CreatedAt"), *_HISTORY[2:])
+    return show(shell, options, shown, columns)
 
 
 def tag(shell: Shell, options: Options) -> int:
