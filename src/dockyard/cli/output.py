@@ -29,25 +29,38 @@ class Column(NamedTuple):
     key: str
     soft: bool = False
     """Gives way where the terminal is too narrow."""
+    spare: int = 0
+    """Left out where giving way is not enough; 1 goes first, 0 never."""
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, width: int = 0) -> list[str]:
-    """Lines of a table; with ``width`` the soft columns shrink until a line fits."""
-    cells = [[column.title for column in columns]]
-    cells += [[str(row.get(column.key, "")) for column in columns] for row in rows]
-    sizes = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    sizes[:-1] = [max(size, LEAST_CELL - len(GAP)) for size in sizes[:-1]]
-    over = sum(sizes) + len(GAP) * (len(columns) - 1) - width if width else 0
-    while over > 0:
-        soft = [index for index, column in enumerate(columns) if column.soft and sizes[index] > LEAST_WIDTH]
-        if not soft:
+    """Lines of a table. With ``width`` the soft columns shrink, then spare ones go, until a line fits."""
+    while True:
+        cells = [[column.title for column in columns]]
+        cells += [[str(row.get(column.key, "")) for column in columns] for row in rows]
+        sizes = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+        sizes[:-1] = [max(size, LEAST_CELL - len(GAP)) for size in sizes[:-1]]
+        over = _shrunk(sizes, columns, width) if width else 0
+        spare = [column for column in columns if column.spare]
+        if over <= 0 or not spare:
             break
-        widest = max(soft, key=lambda index: sizes[index])
-        sizes[widest] -= 1
-        over -= 1
+        first = min(spare, key=lambda column: column.spare)
+        columns = [column for column in columns if column is not first]
     return [
         GAP.join(_fit(text, size) for text, size in zip(line, sizes, strict=True)).rstrip() for line in cells
     ]  # fmt: skip
+
+
+def _shrunk(sizes: list[int], columns: Sequence[Column], width: int) -> int:
+    """Takes from the widest soft columns; how many characters a line is still too long."""
+    over = sum(sizes) + len(GAP) * (len(columns) - 1) - width
+    while over > 0:
+        soft = [index for index, column in enumerate(columns) if column.soft and sizes[index] > LEAST_WIDTH]
+        if not soft:
+            return over
+        sizes[max(soft, key=lambda index: sizes[index])] -= 1
+        over -= 1
+    return 0
 
 
 def _fit(text: str, size: int) -> str:

@@ -23,8 +23,8 @@ EXAMPLES = {
     "ps": "dockyard ps -a --filter status=exited\ndockyard ps --format 'table {{.Names}}\\t{{.Status}}'",
 }
 _COLUMNS = (
-    Column("CONTAINER ID", "ID"), Column("IMAGE", "Image", soft=True), Column("COMMAND", "Command", soft=True),
-    Column("CREATED", "RunningFor"), Column("STATUS", "Status"), Column("PORTS", "Ports", soft=True),
+    Column("CONTAINER ID", "ID"), Column("IMAGE", "Image", soft=True), Column("COMMAND", "Command", soft=True, spare=2),
+    Column("CREATED", "RunningFor", spare=1), Column("STATUS", "Status"), Column("PORTS", "Ports", soft=True, spare=3),
     Column("NAMES", "Names", soft=True),
 )  # fmt: skip
 TITLES = {"RunningFor": "CREATED", "Label": "LABEL", "LocalVolumes": "LOCAL VOLUMES"}

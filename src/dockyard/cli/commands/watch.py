@@ -49,9 +49,9 @@ REDRAW = 0.5
 FIRST_LIMIT = 15.0
 """Seconds that the first sample of every container may take."""
 _COLUMNS = (
-    Column("CONTAINER ID", "ID"), Column("NAME", "Name", soft=True), Column("CPU %", "CPUPerc"),
-    Column("MEM USAGE / LIMIT", "MemUsage"), Column("MEM %", "MemPerc"), Column("NET I/O", "NetIO"),
-    Column("BLOCK I/O", "BlockIO"), Column("PIDS", "PIDs"),
+    Column("CONTAINER ID", "ID", spare=1), Column("NAME", "Name", soft=True), Column("CPU %", "CPUPerc"),
+    Column("MEM USAGE / LIMIT", "MemUsage"), Column("MEM %", "MemPerc"), Column("NET I/O", "NetIO", spare=3),
+    Column("BLOCK I/O", "BlockIO", spare=2), Column("PIDS", "PIDs"),
 )  # fmt: skip
 
 
