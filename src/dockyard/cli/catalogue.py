@@ -21,7 +21,7 @@ class Command(NamedTuple):
 _TABLE = """
 run | create.run | [OPTIONS] IMAGE [COMMAND] [ARG...] | Create and run a new container from an image
 exec | process.exec | [OPTIONS] CONTAINER COMMAND [ARG...] | Execute a command in a running container
-ps | containers.ps | [OPTIONS] | List containers
+ps | ps.ps | [OPTIONS] | List containers
 build | build.build | [OPTIONS] PATH | Build an image from a Dockerfile
 bake | build.bake | [OPTIONS] [TARGET...] | Build from a bake file
 pull | images.pull | [OPTIONS] NAME[:TAG|@DIGEST] | Download an image from a registry
@@ -37,14 +37,14 @@ commit | images.commit | [OPTIONS] CONTAINER [REPOSITORY[:TAG]] | Create an imag
 cp | copy.cp | [OPTIONS] SRC DEST | Copy files between a container and here, or between containers
 create | create.create | [OPTIONS] IMAGE [COMMAND] [ARG...] | Create a new container
 diff | containers.diff | CONTAINER | Show what changed in a container's file system
-events | system.events | [OPTIONS] | Show events of the engine as they happen
+events | watch.events | [OPTIONS] | Show events of the engine as they happen
 export | copy.export | [OPTIONS] CONTAINER | Write a container's file system as a tar archive
 history | images.history | [OPTIONS] IMAGE | Show the history of an image
 import | images.import_ | [OPTIONS] FILE|URL|- [REPOSITORY[:TAG]] | Make an image of a tar archive
 inspect | inspect.inspect | [OPTIONS] NAME|ID [NAME|ID...] | Show everything about objects
 kill | containers.kill | [OPTIONS] CONTAINER [CONTAINER...] | Kill running containers
 load | images.load | [OPTIONS] | Load images from a tar archive
-logs | containers.logs | [OPTIONS] CONTAINER | Fetch the logs of a container
+logs | watch.logs | [OPTIONS] CONTAINER | Fetch the logs of a container
 pause | containers.pause | CONTAINER [CONTAINER...] | Pause all processes of containers
 port | containers.port | CONTAINER [PRIVATE_PORT[/PROTO]] | List port mappings of a container
 rename | containers.rename | CONTAINER NEW_NAME | Rename a container
@@ -53,10 +53,10 @@ rm | containers.rm | [OPTIONS] CONTAINER [CONTAINER...] | Remove containers
 rmi | images.rmi | [OPTIONS] IMAGE [IMAGE...] | Remove images
 save | images.save | [OPTIONS] IMAGE [IMAGE...] | Write images as a tar archive
 start | process.start | [OPTIONS] CONTAINER [CONTAINER...] | Start stopped containers
-stats | containers.stats | [OPTIONS] [CONTAINER...] | Show what containers use, live
+stats | watch.stats | [OPTIONS] [CONTAINER...] | Show what containers use, live
 stop | containers.stop | [OPTIONS] CONTAINER [CONTAINER...] | Stop running containers
 tag | images.tag | SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG] | Give an image another name
-top | containers.top | CONTAINER [PS OPTIONS] | Show the processes of a container
+top | containers.top | CONTAINER [PS_OPTION...] | Show the processes of a container
 unpause | containers.unpause | CONTAINER [CONTAINER...] | Unpause all processes of containers
 update | containers.update | [OPTIONS] CONTAINER [CONTAINER...] | Change limits of containers
 wait | containers.wait | CONTAINER [CONTAINER...] | Wait until containers stop, show their exit codes
@@ -75,11 +75,11 @@ network disconnect | networks.disconnect | [OPTIONS] NETWORK CONTAINER | Disconn
 network inspect | inspect.inspect_network | [OPTIONS] NETWORK [NETWORK...] | Show everything about networks
 network ls | networks.ls | [OPTIONS] | List networks
 network prune | networks.prune | [OPTIONS] | Remove unused networks
-network rm | networks.rm | NETWORK [NETWORK...] | Remove networks
+network rm | networks.rm | [OPTIONS] NETWORK [NETWORK...] | Remove networks
 system df | system.df | [OPTIONS] | Show disk usage
 system prune | system.prune | [OPTIONS] | Remove unused data
-builder prune | build.prune | [OPTIONS] | Remove build cache
-completion | complete.completion | bash|zsh | Print a completion script
+builder prune | builder.prune | [OPTIONS] | Remove build cache
+completion | complete.completion | bash|zsh|fish | Print a completion script
 engine | daemon.engine | [OPTIONS] | Run the container engine
 dryrun | daemon.dryrun | [OPTIONS] | Serve the whole API on simulated containers, without root
 """

@@ -15,12 +15,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+ALSO = {"net": "network", "net-alias": "network-alias", "dns-opt": "dns-option", "time": "timeout"}
+"""Older names that docker still takes without showing them in help."""
 _TRUE = frozenset({"1", "t", "true", "T", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "false", "F", "FALSE", "False"})
 
 
 class UsageError(Exception):
     """The command line cannot be read. ``str()`` is the sentence for the user."""
+
+
+class Refusal(UsageError):
+    """What was asked cannot be done as asked; no matter of how flags are written. Its exit code is 1."""
 
 
 class Flag(NamedTuple):
@@ -97,7 +103,7 @@ def parse(flags: Sequence[Flag], argv: Sequence[str], *, interspersed: bool = Tr
                 break
         elif word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            flag = names.get(name)
+            flag = names.get(name) or names.get(ALSO.get(name, ""))
             if flag is None:
                 raise UsageError(f"unknown flag: --{name}{_perhaps(name, names)}")
             _take(given, flag, value if equals else None, queue, f"--{name}")

@@ -56,6 +56,10 @@ def _run(words: list[str]) -> int:
         return _help(rest[1:])
     if top.given("config"):
         os.environ["DOCKER_CONFIG"] = top.text("config")
+    if rest[0] == "__complete":
+        from dockyard.cli.commands.complete import answer
+
+        return answer(rest[1:])
     for count in (2, 1):
         forwarded = catalogue.FORWARDED.get(" ".join(rest[:count]))
         if forwarded is not None:
@@ -99,9 +103,9 @@ def _call(command: Command, typed: str, arguments: list[str], top: flags.Options
         if options.on("help"):
             print(_command_help(command, typed, declaration, getattr(module, "EXAMPLES", {}).get(command.function, "")))
             return 0
-        least = _least_words(command.usage)
-        if len(options.words) < least:
-            raise UsageError(f"'dockyard {typed}' requires at least {least} argument{'s' if least > 1 else ''}")
+        if wrong := _miscounted(command.usage, len(options.words)):
+            told = f"'dockyard {typed}' {wrong}\n\nUsage:  dockyard {typed} {command.usage}"
+            return _complain(told, f"dockyard {typed} --help", 1)
     except UsageError as wrong:
         return _complain(f"{wrong}\n\nUsage:  dockyard {typed} {command.usage}", f"dockyard {typed} --help")
     from dockyard.cli.shell import Shell
@@ -116,8 +120,17 @@ def _without_clash(known: list[flags.Flag]) -> list[flags.Flag]:
     return [flag._replace(short="") if flag.name == "help" and len(taken) > 1 else flag for flag in known]
 
 
-def _least_words(usage: str) -> int:
-    return sum(1 for word in usage.split() if not word.startswith("[") and not word.endswith(("]", "...")))
+def _miscounted(usage: str, count: int) -> str:
+    """What is wrong with so many positional words; "" when nothing is. The usage line says how many there may be."""
+    places = [word for word in usage.split() if word != "[OPTIONS]"]
+    least = sum(not word.startswith("[") for word in places)
+    most = 1 << 30 if "..." in usage else len(places)
+    if least <= count <= most:
+        return ""
+    if most == 0:
+        return "accepts no arguments"
+    number, how = (least, "at least") if count < least else (most, "at most")
+    return f"requires {'exactly' if least == most else how} {number} argument{'s' if number > 1 else ''}"
 
 
 def _complain(text: str, help_command: str, status: int = USAGE_STATUS) -> int:

@@ -13,6 +13,13 @@ from dockyard.cli.shell import Shell
 
 Json = dict[str, Any]
 GAP = "   "
+LEAST_CELL = 10
+"""A cell but the last takes so many characters with its gap, as docker's tabwriter has it."""
+FORMAT = """
+    --format TEMPLATE      Go template, "table TEMPLATE" or "json"
+    --json                 One JSON document, for programs
+"""
+"""Flags of every command that lists."""
 LEAST_WIDTH = 12
 """A column that gives way keeps this many characters."""
 
@@ -22,24 +29,38 @@ class Column(NamedTuple):
     key: str
     soft: bool = False
     """Gives way where the terminal is too narrow."""
+    spare: int = 0
+    """Left out where giving way is not enough; 1 goes first, 0 never."""
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, width: int = 0) -> list[str]:
-    """Lines of a table; with ``width`` the soft columns shrink until a line fits."""
-    cells = [[column.title for column in columns]]
-    cells += [[str(row.get(column.key, "")) for column in columns] for row in rows]
-    sizes = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    over = sum(sizes) + len(GAP) * (len(columns) - 1) - width if width else 0
-    while over > 0:
-        soft = [index for index, column in enumerate(columns) if column.soft and sizes[index] > LEAST_WIDTH]
-        if not soft:
+    """Lines of a table. With ``width`` the soft columns shrink, then spare ones go, until a line fits."""
+    while True:
+        cells = [[column.title for column in columns]]
+        cells += [[str(row.get(column.key, "")) for column in columns] for row in rows]
+        sizes = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+        sizes[:-1] = [max(size, LEAST_CELL - len(GAP)) for size in sizes[:-1]]
+        over = _shrunk(sizes, columns, width) if width else 0
+        spare = [column for column in columns if column.spare]
+        if over <= 0 or not spare:
             break
-        widest = max(soft, key=lambda index: sizes[index])
-        sizes[widest] -= 1
-        over -= 1
+        first = min(spare, key=lambda column: column.spare)
+        columns = [column for column in columns if column is not first]
     return [
         GAP.join(_fit(text, size) for text, size in zip(line, sizes, strict=True)).rstrip() for line in cells
     ]  # fmt: skip
+
+
+def _shrunk(sizes: list[int], columns: Sequence[Column], width: int) -> int:
+    """Takes from the widest soft columns; how many characters a line is still too long."""
+    over = sum(sizes) + len(GAP) * (len(columns) - 1) - width
+    while over > 0:
+        soft = [index for index, column in enumerate(columns) if column.soft and sizes[index] > LEAST_WIDTH]
+        if not soft:
+            return over
+        sizes[max(soft, key=lambda index: sizes[index])] -= 1
+        over -= 1
+    return 0
 
 
 def _fit(text: str, size: int) -> str:
@@ -47,23 +68,27 @@ def _fit(text: str, size: int) -> str:
 
 
 def show(shell: Shell, options: Options, rows: Sequence[Json], columns: Sequence[Column], *, key: str = "ID",
-         listed: bool = True) -> int:  # fmt: skip
-    """Prints rows as ``--quiet``, ``--json``, ``--format`` or a table ask. ``key`` is what ``--quiet`` prints."""
-    form = options.text("format")
+         titles: Mapping[str, str] | None = None, default: str = "") -> int:  # fmt: skip
+    """Prints rows as ``--quiet``, ``--json``, ``--format`` or a table ask.
+
+    ``key`` is what ``--quiet`` prints, ``titles`` the headings of fields that are no columns, ``default`` the format of
+    config.json (``psFormat``). A value that can be called is a method for templates (``.Label "x"``).
+    """
+    form = options.text("format") or ("" if options.on("quiet") or options.on("json") else default)
     if options.on("quiet"):
         for row in rows:
             shell.say(str(row[key]))
     elif options.on("json"):
         import json
 
-        shell.say(json.dumps(list(rows) if listed else rows[0], indent=2))
+        shell.say(json.dumps([plain(row) for row in rows], indent=2, ensure_ascii=False))
     elif form == "json":
         import json
 
         for row in rows:
-            shell.say(json.dumps({name: value for name, value in row.items() if not name.startswith("_")}))
+            shell.say(json.dumps(plain(row), separators=(",", ":"), ensure_ascii=False, sort_keys=True))
     elif form and form != "table":
-        _templated(shell, form, rows)
+        _templated(shell, form, rows, {column.key: column.title for column in columns} | dict(titles or {}))
     else:
         width = terminal_width() if shell.on_terminal and not options.on("no-trunc") else 0
         for number, line in enumerate(table(rows, columns, width=width)):
@@ -71,22 +96,29 @@ def show(shell: Shell, options: Options, rows: Sequence[Json], columns: Sequence
     return 0
 
 
-def _templated(shell: Shell, form: str, rows: Sequence[Json]) -> None:
-    from dockyard.cli.template import render
+def plain(row: Json) -> Json:
+    return {name: value for name, value in row.items() if not callable(value)}
+
+
+def _templated(shell: Shell, form: str, rows: Sequence[Json], titles: Mapping[str, str]) -> None:
+    from dockyard.cli.template import compiled
 
     text = form.replace("\\t", "\t").replace("\\n", "\n")
-    if text.startswith("table "):
-        text = text.removeprefix("table ")
-        lines = [render(text, row) for row in rows]
+    if text.startswith("table"):
+        text = text.removeprefix("table").strip()
+        render = compiled(text, strict=True)
+        lines = [render(row) for row in rows]
         fields = [part.split("}}")[0].strip().rsplit(".", 1)[-1] for part in text.split("{{")[1:]]
-        cells = [[_title(field) for field in fields], *(line.split("\t") for line in lines)]
+        cells = [[titles.get(field) or _title(field) for field in fields], *(line.split("\t") for line in lines)]
         columns = max(len(line) for line in cells)
         sizes = [max(len(line[i]) if i < len(line) else 0 for line in cells) for i in range(columns)]
+        sizes[:-1] = [max(size, LEAST_CELL - len(GAP)) for size in sizes[:-1]]
         for line in cells:
             shell.say(GAP.join(cell.ljust(sizes[i]) for i, cell in enumerate(line)).rstrip())
         return
+    render = compiled(text, strict=True)
     for row in rows:
-        shell.say(render(text, row))
+        shell.say(render(row))
 
 
 def _title(field: str) -> str:
@@ -95,7 +127,7 @@ def _title(field: str) -> str:
     for letter in field:
         words += " " + letter if letter.isupper() and last.islower() else letter
         last = letter
-    return {"ID": "ID", "Names": "NAMES"}.get(field, words.upper())
+    return words.upper()
 
 
 def terminal_width() -> int:
@@ -167,6 +199,15 @@ def epoch(text: str) -> float:
 
 def short_id(identifier: str) -> str:
     return identifier.removeprefix("sha256:")[:12]
+
+
+def moment(seconds: float) -> str:
+    """Go's time.String: ``2026-01-02 03:04:05 +0000 UTC``, in the zone of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
+
+
+def joined(labels: Mapping[str, str] | None) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items()))
 
 
 def shortened(text: str, length: int) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dockyard.cli.flags import Options, UsageError
+from dockyard.cli.flags import Options, Refusal, UsageError
 from dockyard.client import Client
 from dockyard.errors import DockyardError
 
@@ -26,6 +26,17 @@ class Shell:
         if self._client is None:
             self._client = Client.from_env(host=self._host, context=self._context)
         return self._client
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the engine's address could be read at all."""
+        return self._client is not None
+
+    def config(self, key: str) -> str:
+        """A text of the user's config.json (``psFormat``, ``detachKeys``), "" without it."""
+        from dockyard.client.endpoint import config_dir, read_config
+
+        return str(read_config(config_dir(os.environ)).get(key, ""))
 
     @property
     def on_terminal(self) -> bool:
@@ -65,6 +76,9 @@ class Shell:
                 raise
             self.refused(error)
             return 1
+        except Refusal as wrong:
+            self.complain(f"dockyard: {wrong}")
+            return 1
         except UsageError as wrong:
             self.complain(f"dockyard: {wrong}\n\nRun 'dockyard {self.command} --help' for more information")
             return 125
@@ -85,6 +99,7 @@ class Shell:
             else:
                 if told is not None:
                     self.say(told)
+                    sys.stdout.flush()
         return status
 
     def confirm(self, warning: str, options: Options) -> bool:
@@ -96,12 +111,12 @@ class Shell:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def filters(options: Options, name: str = "filter") -> dict[str, list[str]] | None:
+def filters(options: Options, name: str = "filter") -> dict[str, dict[str, bool]] | None:
     """``--filter key=value`` repeated, as the API's filters; None without any. Raises UsageError."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, bool]] = {}
     for word in options.all(name):
         key, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(f'invalid argument "{word}" for "--{name}" flag: key=value is expected')
-        found.setdefault(key.strip().lower(), []).append(value.strip())
+            raise UsageError(f'invalid argument "{word}" for "--{name}" flag: bad format of filter (expected name=value)')
+        found.setdefault(key.strip().lower(), {})[value.strip()] = True
     return found or None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from dockyard.errors import Code, InvalidParameter
 
-BAD_TEMPLATE = Code("DY-CLI-001", InvalidParameter, "template parsing error: {cause}", hint="--format '{{json .}}'")
+BAD_TEMPLATE = Code("DY-CLI-001", InvalidParameter, "template parsing error: {cause}", hint="--format '{{{{json .}}}}'")
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`|:=|[|(),]|\$?\.?[\w.]*[\w]|\$|\.|-?\d+(?:\.\d+)?|\S')
 _ACTION = re.compile(r"\s*\{\{-|\{\{")
@@ -31,12 +31,15 @@ class Node(NamedTuple):
     other: list[Any]
 
 
-def render(template: str, document: Any) -> str:
+def render(template: str, document: Any, *, strict: bool = False) -> str:
     """Raises InvalidParameter."""
-    nodes, rest = _block(_pieces(template), 0, ())
-    if rest != len(_pieces(template)):
-        raise BAD_TEMPLATE(cause="unexpected {{end}}")
-    return _Run(document).block(nodes, document)
+    return compiled(template, strict=strict)(document)
+
+
+def compiled(template: str, *, strict: bool = False) -> Callable[[Any], str]:
+    """What renders a document. ``strict``: a field that a document lacks is an error, as docker has it."""
+    nodes, _ = _block(_pieces(template), 0, ())
+    return lambda document: _Run(document, strict).block(nodes, document)
 
 
 def _pieces(template: str) -> list[tuple[bool, str]]:
@@ -104,8 +107,15 @@ def _tokens(text: str) -> list[str]:
 
 
 class _Run:
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, strict: bool) -> None:
         self.variables: dict[str, Any] = {"$": root}
+        self._strict = strict
+
+    def _field(self, value: Any, path: str) -> Any:
+        found = field(value, path)
+        if self._strict and found is _MISSING:
+            raise BAD_TEMPLATE(cause=f'executing "" at <.{path}>: map has no entry for key "{path.rpartition(".")[2]}"')
+        return found
 
     def block(self, nodes: Sequence[Node], dot: Any) -> str:
         return "".join(self._node(node, dot) for node in nodes)
@@ -154,6 +164,8 @@ class _Run:
         function = FUNCTIONS.get(head)
         terms = self._terms(tokens[1:] if function else tokens, dot)
         if function is None:
+            if terms and callable(terms[0]):
+                return terms[0](*terms[1:], *([] if piped is _MISSING else [piped]))
             if len(terms) != 1 or piped is not _MISSING:
                 raise BAD_TEMPLATE(cause=f'function "{head}" not defined')
             return terms[0]
@@ -174,7 +186,7 @@ class _Run:
                 value = self._pipe(tokens[index + 1 : end], dot)
                 index = end + 1
                 if index < len(tokens) and tokens[index].startswith(".") and len(tokens[index]) > 1:
-                    value = field(value, tokens[index][1:])
+                    value = self._field(value, tokens[index][1:])
                     index += 1
                 terms.append(value)
                 continue
@@ -186,12 +198,12 @@ class _Run:
         if token == ".":
             return dot
         if token.startswith("."):
-            return field(dot, token[1:])
+            return self._field(dot, token[1:])
         if token.startswith("$"):
             name, _, path = token.partition(".")
             if name not in self.variables:
                 raise BAD_TEMPLATE(cause=f'undefined variable "{name}"')
-            return field(self.variables[name], path) if path else self.variables[name]
+            return self._field(self.variables[name], path) if path else self.variables[name]
         if token[0] == '"':
             return json.loads(token)
         if token[0] == "`":
@@ -235,11 +247,11 @@ def _closing(tokens: list[str], at: int) -> int:
 
 
 def field(value: Any, path: str) -> Any:
-    """``.A.B`` of a document; letter case must fit, as in Go's struct fields. Labels are maps: ``.Label "x"`` is not
-    needed there."""
+    """``.A.B`` of a document; letter case must fit, as in Go's struct fields."""
     for name in path.split("."):
         if isinstance(value, dict):
-            value = value.get(name, _MISSING)
+            # Go's name of the field in Docker's structs is ID where the document says Id.
+            value = value.get(name, value.get("Id", _MISSING) if name == "ID" else _MISSING)
         elif value is not _MISSING and value is not None:
             raise BAD_TEMPLATE(cause=f"can't evaluate field {name} in {type(value).__name__}")
     return value

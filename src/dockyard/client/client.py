@@ -201,7 +201,7 @@ class Client:
         """One request, its answer as parsed JSON (text if the daemon says text, None if empty).
 
         ``path`` starts with "/" and gets the version in front. ``query`` values: None is left out, bool becomes 1/0,
-        dict and list become JSON (filters). ``body``: bytes or an iterable of bytes as they are, anything else as
+        dict and list become JSON (filters), a tuple repeats its name. ``body``: bytes or an iterable of bytes as they are, anything else as
         JSON. Raises the error kind of the status, with the daemon's message.
         """
         with self.open(method, path, query, body, headers=headers, timeout=timeout) as answer:
@@ -356,13 +356,14 @@ def _number(version: str) -> tuple[int, ...]:
 def _query(query: Query) -> str:
     pairs = []
     for name, value in (query or {}).items():
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            value = int(value)
-        elif isinstance(value, dict | list):
-            value = json.dumps(value, separators=(",", ":"))
-        pairs.append(f"{quote(name)}={quote(str(value))}")
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is None:
+                continue
+            if isinstance(one, bool):
+                one = int(one)
+            elif isinstance(one, dict | list):
+                one = json.dumps(one, separators=(",", ":"))
+            pairs.append(f"{quote(name)}={quote(str(one))}")
     return "?" + "&".join(pairs) if pairs else ""
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dockyard.client.errors import BAD_HOST, NO_CONTEXT
 
@@ -19,8 +18,7 @@ DEFAULT_CONTEXT = "default"
 _PORT = {False: 2375, True: 2376}
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(NamedTuple):
     """PEM files; an empty name means not given. ``verify`` off still encrypts."""
 
     ca: str = ""
@@ -29,8 +27,7 @@ class Tls:
     verify: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One daemon address. ``scheme`` is "unix" (``path`` set) or "tcp" (``hostname``, ``port`` set)."""
 
     host: str

@@ -43,6 +43,11 @@ class Hijacked:
         with contextlib.suppress(OSError):
             self._wire.stream.close_write()
 
+    def abort(self) -> None:
+        """End both directions now: a thread that waits in `recv` sees the end. `close` is still to be called."""
+        with contextlib.suppress(OSError):
+            self._wire.stream.abort()
+
     def recv(self, size: int = READ_SIZE) -> bytes:
         """Some bytes, empty at the end."""
         return self._wire.take(size)

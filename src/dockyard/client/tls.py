@@ -62,6 +62,9 @@ class TlsStream:
             self._tls.unwrap()
         self._flush()
 
+    def abort(self) -> None:
+        self.sock.shutdown(socket.SHUT_RDWR)
+
     def _flush(self) -> None:
         with self._send_lock:
             with self._lock:

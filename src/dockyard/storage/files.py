@@ -44,7 +44,7 @@ def pack(root: int, path: str, name: str, *, follow: bool) -> Generator[bytes, N
 
 def unpack(source: Reader, root: int, base: str, *, keep_kind: bool, keep_owner: bool) -> None:
     """Unpacks (compressed or not) below the directory ``base``. ``keep_kind``: a directory never replaces a file, nor the
-    reverse. Without ``keep_owner`` everything becomes the directory's own root user's, as dockerd does."""
+    reverse. Without ``keep_owner`` all becomes this process's own, as dockerd (root) has it."""
     plain = Plain(source)
     archive = StreamReader(plain.read, MAX_MEMBERS)
     times: list[tuple[str, int]] = []
@@ -116,7 +116,7 @@ def _metadata(parent: int, leaf: str, header: TarHeader, *, keep_owner: bool) ->
     """chown first: it clears setuid bits and file capabilities."""
     if header.type == tar.LINK:
         return
-    uid, gid = (header.uid, header.gid) if keep_owner else (0, 0)
+    uid, gid = (header.uid, header.gid) if keep_owner else (os.geteuid(), os.getegid())
     os.chown(leaf, uid, gid, dir_fd=parent, follow_symlinks=False)
     if header.type != tar.SYMLINK:
         os.chmod(leaf, stat.S_IMODE(header.mode), dir_fd=parent)

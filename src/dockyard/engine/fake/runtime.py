@@ -49,7 +49,8 @@ class FakeStream:
         self._on_input(data)
 
     async def write_eof(self) -> None:
-        self._on_input(None)
+        if not self.tty:  # a terminal is not closed by a client that leaves it
+            self._on_input(None)
 
     async def close(self) -> None:
         self._leave(self)
