@@ -162,7 +162,7 @@ def rate(wire: Wire, path: str, seconds: float) -> float:
 def rates(running: dict[str, PrivateEngine], kinds: list[str], count: int, seconds: float, report: Report) -> None:
     paths = {"GET /_ping": "/_ping", f"GET /containers/json with {count}": "/containers/json?all=1"}
     for what, path in paths.items():
-        report_rates(what, {kind: path for kind in kinds}, running, seconds, report)
+        report_rates(what, dict.fromkeys(kinds, path), running, seconds, report)
     ids = {kind: first_id(running[kind]) for kind in kinds}
     inspect = {kind: f"/containers/{found}/json" for kind, found in ids.items()}
     report_rates("GET /containers/{id}/json", inspect, running, seconds, report)

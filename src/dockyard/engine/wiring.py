@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import sys
@@ -75,7 +76,8 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     lock = RootLock(settings.root)
     await lock.acquire(daemon=daemon)
     storage = await Storage.open(settings.root / "storage", snapshotter=settings.snapshotter)
-    facts = await probe()
+    facts = await probe(settings.defaults.runtime)
+    defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name)
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
         runtime,
@@ -93,7 +95,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         root=settings.root, store=store, rootfs=RootfsAdapter(storage), volumes=VolumeAdapter(storage), network=network,
         runtime=adapter, boot_id=BOOT_ID.read_text().strip(), exit_command=_exit_helper(settings), containers=known,
     )  # fmt: skip
-    containers = Containers(kit, settings.defaults)
+    containers = Containers(kit, defaults)
     images, volumes = Images(storage, transfer, kit, containers.find), Volumes(storage, kit)
     report = _report(settings, storage, runtime, _engine_id(store))
     usage = {"image": images.usage, "container": containers.usage, "volume": volumes.usage}

@@ -17,7 +17,7 @@ import shutil
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ OUTPUT_GRACE = 2.0
 """Seconds that output may still come after the process ended: a daemon that it started keeps the pipe open for ever."""
 READ_SIZE = 32 << 10
 UNKNOWN_CODE = 255
+REAP_TRIES, REAP_PAUSE = 100, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class ExecSession:
     def __init__(self, request: ExecRequest, directory: str) -> None:
         self.id = request.id
         self.tty = request.tty
+        self._process = request.process
         self.pid = 0
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
@@ -111,6 +113,13 @@ class ExecSession:
         if self.tty and (master := self._outputs.get(STDOUT, -1)) >= 0:
             with contextlib.suppress(OSError):
                 fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def spec(self) -> Mapping[str, Any]:
+        """``process`` with the terminal's size, where one was told already."""
+        if self.tty and self._size is not None:
+            height, width = self._size
+            return {**self._process, "consoleSize": {"height": height, "width": width}}
+        return self._process
 
     def kill(self, number: int) -> None:
         """Raises Conflict when the process has ended."""
@@ -231,7 +240,23 @@ class ExecSession:
         self.code.cancel()
 
 
-async def start_exec(runtime: str, root: str, request: ExecRequest, session: ExecSession, directory: str) -> None:
+async def reap_failed(name: str, known: Collection[int]) -> None:
+    """crun's child of an exec that failed ends on its own, an orphan that comes to us. Not reaped it would keep its
+    container from ever ending: the first process of a PID namespace waits until all others are gone. ``known``: those of
+    execs that run."""
+    for _ in range(REAP_TRIES):
+        left = {pid: ended for pid, ended in process.strays(name).items() if pid not in known}
+        for pid, ended in left.items():
+            if ended:
+                process.reap(pid)
+        if all(left.values()):
+            return
+        await asyncio.sleep(REAP_PAUSE)
+
+
+async def start_exec(
+    runtime: Sequence[str], root: str, request: ExecRequest, session: ExecSession, directory: str
+) -> None:
     """Runs the process and hands it to ``session``. Raises System in Docker's words if it cannot be run, and then
     nothing is left."""
     os.makedirs(directory, mode=0o700)
@@ -241,7 +266,7 @@ async def start_exec(runtime: str, root: str, request: ExecRequest, session: Exe
     try:
         if console is None:
             _make_pipes(request, ours, theirs)
-        pid = await _call_runtime(runtime, root, request, directory, theirs, console)
+        pid = await _call_runtime(runtime, root, request, session.spec(), directory, theirs, console)
         if console is not None:
             ours[STDOUT] = console.receive()
             ours[0] = ours[STDOUT] if request.stdin else -1
@@ -267,11 +292,12 @@ def _make_pipes(request: ExecRequest, ours: dict[int, int], theirs: dict[int, in
 
 
 async def _call_runtime(
-    runtime: str, root: str, request: ExecRequest, directory: str, fds: dict[int, int], console: _Console | None
+    runtime: Sequence[str], root: str, request: ExecRequest, spec: Mapping[str, Any], directory: str, fds: dict[int, int],
+    console: _Console | None
 ) -> int:
     with open(f"{directory}/process.json", "wb") as file:
-        file.write(msgspec.json.encode(request.process))
-    words = [runtime, *conmon.runtime_globals(root, f"{directory}/runtime.log"), "exec", "--detach"]
+        file.write(msgspec.json.encode(spec))
+    words = [*runtime, *conmon.runtime_globals(root, f"{directory}/{conmon.LOG}"), "exec", "--detach"]
     words += ["--pid-file", f"{directory}/pid", "--process", f"{directory}/process.json"]
     words += ["--console-socket", console.path] if console is not None else []
     child = process.spawn([*words, request.container], env={"PATH": process.PATH}, fds=fds)
@@ -283,19 +309,13 @@ async def _call_runtime(
     finally:
         await process.end(child)
     if code != 0:
-        cause = _last_error(f"{directory}/runtime.log") or f"exit code {code}"
+        cause = conmon.last_error(f"{directory}/{conmon.LOG}") or f"exit code {code}"
         if "cannot exec in a stopped container" in cause:  # it ended, and we have not heard of it yet
             raise errors.NOT_RUNNING(id=request.container)
-        raise errors.EXEC_FAILED(cause=messages.translate(cause))
+        cause = messages.translate(cause, request.process["args"][0])
+        raise errors.EXEC_FAILED(cause=cause if cause.startswith("exec failed: ") else f"exec failed: {cause}")
     with open(f"{directory}/pid") as file:
         return int(file.read())
-
-
-def _last_error(path: str) -> str:
-    with contextlib.suppress(OSError, msgspec.DecodeError, IndexError), open(path, "rb") as log:
-        rows = [msgspec.json.decode(line) for line in log.read(64 << 10).splitlines() if line]
-        return str([row["msg"] for row in rows if row.get("level") in ("error", "fatal")][-1])
-    return ""
 
 
 class _Console:
