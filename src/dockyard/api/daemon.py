@@ -101,7 +101,7 @@ def _defaults(settings: Settings) -> Defaults:
     return Defaults(
         hostname=os.uname().nodename, log_driver=settings.log_driver, log_options=options,
         ipc_mode=settings.default_ipc_mode, cgroupns_mode=settings.default_cgroupns_mode,
-        shm_size=parse_size(settings.default_shm_size), runtime=settings.default_runtime or "runc", ulimits=ulimits,
+        shm_size=parse_size(settings.default_shm_size), runtime=settings.default_runtime, ulimits=ulimits,
         init=settings.init,
     )  # fmt: skip
 

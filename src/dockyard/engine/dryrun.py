@@ -45,7 +45,7 @@ def dry_engine(root: Path) -> Engine:
         root=root, store=Store(root / "engine.db"), rootfs=rootfs, volumes=volumes, network=FakeNetwork(),
         runtime=FakeRuntime(), boot_id="dryrun",
     )  # fmt: skip
-    containers = DryContainers(kit, Defaults(hostname=platform.node()))
+    containers = DryContainers(kit, Defaults(hostname=platform.node(), runtime="runc"))
     report = HostReport(engine_id="dryrun", storage={"Driver": "overlay2", "DriverStatus": [["Simulated", "true"]]})
     return Engine(
         kit=kit,

@@ -27,7 +27,8 @@ class Defaults:
     ipc_mode: str = "private"
     cgroupns_mode: str = "host"
     shm_size: int = 64 << 20
-    runtime: str = "runc"
+    runtime: str = ""
+    """Empty: the one that the host's probe prefers; its name is put here when the engine opens."""
     ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     init: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import sys
@@ -83,7 +84,8 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     storage = await Storage.open(
         settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())]
     )
-    facts = await probe()
+    facts = await probe(settings.defaults.runtime)
+    defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name)
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
         runtime,
@@ -101,7 +103,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         root=settings.root, store=store, rootfs=RootfsAdapter(storage), volumes=VolumeAdapter(storage), network=network,
         runtime=adapter, boot_id=BOOT_ID.read_text().strip(), exit_command=_exit_helper(settings), containers=known,
     )  # fmt: skip
-    containers = Containers(kit, settings.defaults)
+    containers = Containers(kit, defaults)
     images, volumes = Images(storage, transfer, kit, containers.find), Volumes(storage, kit)
     report = _report(settings, storage, runtime, _engine_id(store))
     layers = BuildLayers(storage)

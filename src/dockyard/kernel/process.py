@@ -38,11 +38,16 @@ class Completed:
     stderr: bytes
 
 
+_spawned: set[int] = set()
+"""Children that somebody here will reap by their handle."""
+
+
 class Child:
     """A direct child. ``wait`` may be called by many and reaps once; ``close`` belongs to the owner."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        _spawned.add(pid)
         self.pidfd = os.pidfd_open(pid)  # cannot be reused yet: nobody but us reaps it
         self.code: int | None = None
 
@@ -55,6 +60,7 @@ class Child:
         """After the end only. Raises BlockingIOError before."""
         if self.code is None:
             self.code = handles.exit_code(self.pidfd)
+            _spawned.discard(self.pid)
         return self.code
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -119,6 +125,26 @@ async def end(child: Child) -> None:
 
 def _content(file: int) -> bytes:
     return os.pread(file, OUTPUT_LIMIT, 0)
+
+
+def strays(name: str) -> dict[int, bool]:
+    """Children that nobody here spawned (orphans that came to a subreaper) and that are called ``name``: pid -> whether it
+    has ended and waits to be reaped."""
+    found = {}
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children") as children:
+            for pid in set(map(int, children.read().split())) - _spawned:
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+                    text = stat.read()
+                    if text[text.index("(") + 1 : text.rindex(")")] == name:
+                        found[pid] = text[text.rindex(")") + 2] == "Z"
+    return found
+
+
+def reap(pid: int) -> None:
+    """Takes away a child that has ended; anything else is left alone. Never waits."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
 
 def become_subreaper() -> None:

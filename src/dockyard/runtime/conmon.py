@@ -1,4 +1,4 @@
-"""How conmon is called and what it answers. Pure.
+"""How conmon is called and what it answers. Pure, but for reading the runtime's log.
 
 One conmon watches one container (or one detached exec). It holds the container's stdio, writes the log, and leaves the
 exit code in two files; it lives on when the daemon dies. Called with ``--sync`` it does not fork, so the process that
@@ -7,6 +7,7 @@ we spawn is conmon itself: its pid is known before it does anything, and there i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import msgspec
 from dockyard.kernel.process import PATH
 
 SYNC_FD = 3
+LOG = "runtime.log"
 ENV = {
     "PATH": PATH,
     "_OCI_SYNCPIPE": str(SYNC_FD),
@@ -27,7 +29,7 @@ class Launch:
     """Everything that conmon must be told. ``log_path`` empty: keep no log."""
 
     conmon: str
-    runtime: str
+    runtime: Sequence[str]
     runtime_root: str
     id: str
     bundle: str
@@ -38,13 +40,15 @@ class Launch:
     leave_stdin_open: bool
     exit_command: Sequence[str] = ()
     exec_spec: str = ""
+    program: str = ""
+    """For an error that does not name it."""
 
 
 def argv(launch: Launch) -> list[str]:
     """Trap: without ``--leave-stdin-open`` any attach client that leaves closes the container's stdin; with it, end of
     file can never be delivered. The daemon's one connection never leaves, and closes its half when EOF is meant."""
     words = [launch.conmon, "--sync", "--api-version", "1", "-c", launch.id, "-u", launch.id, "-n", launch.id[:12]]
-    words += ["-r", launch.runtime, "-b", launch.bundle, "-p", f"{launch.bundle}/pid"]
+    words += ["-r", launch.runtime[0], "-b", launch.bundle, "-p", f"{launch.bundle}/pid"]
     words += ["--exit-dir", launch.exit_dir, "--persist-dir", launch.bundle, "--full-attach"]
     words += ["-l", f"k8s-file:{launch.log_path}" if launch.log_path else "none"]
     words += ["--no-sync-log", "--no-new-keyring"]  # fsync of the log at exit cost up to 30 ms; Docker does none either
@@ -52,7 +56,7 @@ def argv(launch: Launch) -> list[str]:
     words += ["-i"] if launch.open_stdin else []
     words += ["--leave-stdin-open"] if launch.leave_stdin_open else []
     words += ["-e", "--exec-process-spec", launch.exec_spec] if launch.exec_spec else []
-    for word in runtime_globals(launch.runtime_root, f"{launch.bundle}/runtime.log"):
+    for word in (*launch.runtime[1:], *runtime_globals(launch.runtime_root, f"{launch.bundle}/{LOG}")):
         words += ["--runtime-arg", word]
     if launch.exit_command:
         words += ["--exit-command", launch.exit_command[0]]
@@ -79,3 +83,12 @@ def read_answer(line: bytes) -> Answer:
         return msgspec.json.decode(line, type=Answer)
     except msgspec.DecodeError:
         return Answer(-1, "conmon ended without an answer")
+
+
+def last_error(path: str) -> str:
+    """The last thing a runtime complained about in its log (JSON lines); "" where there is none. crun writes only there
+    what runc writes to its stderr as well."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, IndexError), open(path, "rb") as log:
+        rows = [msgspec.json.decode(line) for line in log.read(64 << 10).splitlines() if line]
+        return str([row["msg"] for row in rows if row.get("level") in ("error", "fatal")][-1])
+    return ""

@@ -17,7 +17,7 @@ import shutil
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ OUTPUT_GRACE = 2.0
 """Seconds that output may still come after the process ended: a daemon that it started keeps the pipe open for ever."""
 READ_SIZE = 32 << 10
 UNKNOWN_CODE = 255
+REAP_TRIES, REAP_PAUSE = 100, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,13 @@ class ExecSession:
     def __init__(self, request: ExecRequest, directory: str) -> None:
         self.id = request.id
         self.tty = request.tty
+        self._process = request.process
         self.pid = 0
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._directory = directory
         self._pidfd = -1
-        self._size: tuple[int, int] | None = None
+        self.size: tuple[int, int] | None = None
         self._outputs: dict[int, int] = {}
         self._reading: set[int] = set()
         self._stdin = -1
@@ -107,10 +109,16 @@ class ExecSession:
 
     def resize(self, height: int, width: int) -> None:
         """Also before the process exists: the size waits for it."""
-        self._size = (height, width)
+        self.size = (height, width)
         if self.tty and (master := self._outputs.get(STDOUT, -1)) >= 0:
-            with contextlib.suppress(OSError):
-                fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+            set_size(master, height, width)
+
+    def spec(self) -> Mapping[str, Any]:
+        """``process`` with the terminal's size, where one was told already."""
+        if self.tty and self.size is not None:
+            height, width = self.size
+            return {**self._process, "consoleSize": {"height": height, "width": width}}
+        return self._process
 
     def kill(self, number: int) -> None:
         """Raises Conflict when the process has ended."""
@@ -151,8 +159,8 @@ class ExecSession:
         self.pid, self._stdin, self._outputs = pid, stdin, outputs
         for fd in {stdin, *outputs.values()} - {-1}:
             os.set_blocking(fd, False)
-        if self._size is not None:
-            self.resize(*self._size)
+        if self.size is not None:
+            self.resize(*self.size)
         self._pidfd = os.pidfd_open(pid)
         self._loop.add_reader(self._pidfd, self._gone)
         self.resume()
@@ -231,17 +239,33 @@ class ExecSession:
         self.code.cancel()
 
 
-async def start_exec(runtime: str, root: str, request: ExecRequest, session: ExecSession, directory: str) -> None:
+async def reap_failed(name: str, known: Collection[int]) -> None:
+    """crun's child of an exec that failed ends on its own, an orphan that comes to us. Not reaped it would keep its
+    container from ever ending: the first process of a PID namespace waits until all others are gone. ``known``: those of
+    execs that run."""
+    for _ in range(REAP_TRIES):
+        left = {pid: ended for pid, ended in process.strays(name).items() if pid not in known}
+        for pid, ended in left.items():
+            if ended:
+                process.reap(pid)
+        if all(left.values()):
+            return
+        await asyncio.sleep(REAP_PAUSE)
+
+
+async def start_exec(
+    runtime: Sequence[str], root: str, request: ExecRequest, session: ExecSession, directory: str
+) -> None:
     """Runs the process and hands it to ``session``. Raises System in Docker's words if it cannot be run, and then
     nothing is left."""
     os.makedirs(directory, mode=0o700)
     ours: dict[int, int] = {}
     theirs: dict[int, int] = {}
-    console = _Console(directory) if request.tty else None
+    console = _Console(directory, session.size) if request.tty else None
     try:
         if console is None:
             _make_pipes(request, ours, theirs)
-        pid = await _call_runtime(runtime, root, request, directory, theirs, console)
+        pid = await _call_runtime(runtime, root, request, session.spec(), directory, theirs, console)
         if console is not None:
             ours[STDOUT] = console.receive()
             ours[0] = ours[STDOUT] if request.stdin else -1
@@ -267,11 +291,12 @@ def _make_pipes(request: ExecRequest, ours: dict[int, int], theirs: dict[int, in
 
 
 async def _call_runtime(
-    runtime: str, root: str, request: ExecRequest, directory: str, fds: dict[int, int], console: _Console | None
+    runtime: Sequence[str], root: str, request: ExecRequest, spec: Mapping[str, Any], directory: str, fds: dict[int, int],
+    console: _Console | None
 ) -> int:
     with open(f"{directory}/process.json", "wb") as file:
-        file.write(msgspec.json.encode(request.process))
-    words = [runtime, *conmon.runtime_globals(root, f"{directory}/runtime.log"), "exec", "--detach"]
+        file.write(msgspec.json.encode(spec))
+    words = [*runtime, *conmon.runtime_globals(root, f"{directory}/{conmon.LOG}"), "exec", "--detach"]
     words += ["--pid-file", f"{directory}/pid", "--process", f"{directory}/process.json"]
     words += ["--console-socket", console.path] if console is not None else []
     child = process.spawn([*words, request.container], env={"PATH": process.PATH}, fds=fds)
@@ -283,44 +308,70 @@ async def _call_runtime(
     finally:
         await process.end(child)
     if code != 0:
-        cause = last_error(f"{directory}/runtime.log") or f"exit code {code}"
-        if "cannot exec in a stopped container" in cause:  # it ended, and we have not heard of it yet
+        cause = conmon.last_error(f"{directory}/{conmon.LOG}") or f"exit code {code}"
+        if "stopped container" in cause or "is not running" in cause:  # it ended, and we have not heard of it yet
             raise errors.NOT_RUNNING(id=request.container)
-        raise errors.EXEC_FAILED(cause=messages.translate(cause))
+        cause = messages.translate(cause, request.process["args"][0])
+        raise errors.EXEC_FAILED(cause=cause if cause.startswith("exec failed: ") else f"exec failed: {cause}")
     with open(f"{directory}/pid") as file:
         return int(file.read())
-
-
-def last_error(path: str) -> str:
-    with contextlib.suppress(OSError, msgspec.DecodeError, IndexError), open(path, "rb") as log:
-        rows = [msgspec.json.decode(line) for line in log.read(64 << 10).splitlines() if line]
-        return str([row["msg"] for row in rows if row.get("level") in ("error", "fatal")][-1])
-    return ""
 
 
 class _Console:
     """Receives the terminal's master from the runtime. The socket's directory is named through our own descriptor,
     because a socket's path may have 108 bytes only."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, size: tuple[int, int] | None) -> None:
+        self._size = size
+        self._master = -1
+        self._connection: socket.socket | None = None
+        self._loop = asyncio.get_running_loop()
         self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
         self._listener.bind(f"/proc/self/fd/{self._directory}/console")
         self._listener.listen(1)
         self.path = f"/proc/{os.getpid()}/fd/{self._directory}/console"
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._connection, _ = self._listener.accept()
+        self._connection.setblocking(False)
+        self._loop.add_reader(self._connection, self._read)
+
+    def _read(self) -> None:
+        """As soon as it comes, which is before the program runs: crun gives the terminal of an exec no size."""
+        if self._connection is None or self._master >= 0:
+            return
+        self._loop.remove_reader(self._connection)
+        _, fds, _, _ = socket.recv_fds(self._connection, 4096, 1)
+        if fds:
+            self._master = fds[0]
+            os.set_inheritable(self._master, False)
+            if self._size is not None:
+                set_size(self._master, *self._size)
 
     def receive(self) -> int:
-        """The runtime has ended well, so the message is there."""
-        connection, _ = self._listener.accept()
-        with connection:
-            connection.setblocking(False)
-            _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
-        if not fds:
+        """The runtime has ended well, so the message is there. The descriptor is the caller's."""
+        if self._connection is None:
+            self._accept()
+        self._read()
+        master, self._master = self._master, -1
+        if master < 0:
             raise errors.EXEC_FAILED(cause="the runtime sent no terminal")
-        os.set_inheritable(fds[0], False)
-        return fds[0]
+        return master
 
     def close(self) -> None:
-        self._listener.close()
+        for sock in (self._listener, self._connection):
+            if sock is not None:
+                self._loop.remove_reader(sock)
+                sock.close()
+        if self._master >= 0:
+            os.close(self._master)
         os.close(self._directory)
+
+
+def set_size(master: int, height: int, width: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))

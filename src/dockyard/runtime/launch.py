@@ -30,7 +30,8 @@ async def launch(request: conmon.Launch) -> tuple[process.Child, int]:
             answer = conmon.read_answer(await read_line(reader))
         if answer.data < 0:
             told = os.pread(complaints, _STDERR_LIMIT, 0).decode(errors="replace")
-            cause = messages.translate(answer.message if answer.message.strip() else told)
+            logged = conmon.last_error(f"{request.bundle}/{conmon.LOG}")
+            cause = messages.translate(answer.message if answer.message.strip() else logged or told, request.program)
             raise errors.CREATE_FAILED(cause=cause, why="")
         return child, answer.data
     except BaseException as failure:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import re
 
 _CRUN_MISSING = re.compile(r"executable file `([^`]*)` not found in \$PATH(?:: No such file or directory)?")
-_CRUN_OPEN = re.compile(r"(?:open|exec) executable(?: `([^`]*)`)?: (Permission denied|Is a directory)", re.IGNORECASE)
+_CRUN_OPEN = re.compile(
+    r"(?:open|exec) executable(?: `([^`]*)`)?: (Permission denied|Operation not permitted|Is a directory)", re.IGNORECASE
+)
 _CRUN_EXEC = re.compile(r"exec container process(?: \(([^)]*)\))? ?`([^`]*)`: (.*)")
 _ERRNO_WORDS = ("No such file or directory", "Permission denied", "Is a directory", "Exec format error")
 _MAX = 8 << 10
 
 
-def translate(message: str) -> str:
-    """One line in runc's wording; a long tail (a Go stack, a hook's output) is cut."""
+def translate(message: str, program: str = "") -> str:
+    """One line in runc's wording; a long tail (a Go stack, a hook's output) is cut. ``program`` is put where a runtime
+    does not name what it could not execute."""
     text = message.strip()[:_MAX]
     if found := _CRUN_MISSING.search(text):
         return f'unable to start container process: exec: "{found[1]}": executable file not found in $PATH'
     if found := _CRUN_OPEN.search(text):
-        return f'unable to start container process: exec: "{found[1] or ""}": {found[2].lower()}'
+        cause = "permission denied" if found[2] == "Operation not permitted" else found[2].lower()
+        return f'unable to start container process: exec: "{found[1] or program}": {cause}'
     if found := _CRUN_EXEC.search(text):
         return f"exec {found[2]}: {found[3].lower()}"
     for words in _ERRNO_WORDS:

@@ -55,6 +55,7 @@ class Supervised(msgspec.Struct, frozen=True):
     log_limits: LogLimits = LogLimits()
     shared_pid: bool = False
     cgroup: str = ""
+    runtime: str = "runc"
 
     @property
     def init(self) -> Identity:
@@ -121,6 +122,12 @@ class RuntimeFacts:
     reason: str = ""
     features: tuple[str, ...] = ()
     """Mount options and the like that ``runc features`` names (rro needs it)."""
+    before: tuple[str, ...] = ()
+    """What it is started through (``probe.LEGACY_VIEW``), or nothing."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (*self.before, self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,7 +277,8 @@ def _device_rule(text: str) -> dict[str, Any]:
         raise errors.INVALID(cause=f"invalid device cgroup rule format: '{text}'")
     out: dict[str, Any] = {"allow": True, "type": words[0], "access": words[2]}
     for key, number in zip(("major", "minor"), numbers, strict=True):
-        out[key] = -1 if number == "*" else int(number)
+        if number != "*":  # absent means all; crun knows no -1
+            out[key] = int(number)
     return out
 
 

@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -19,9 +20,10 @@ from dockyard.kernel import caps, cgroup, process
 from dockyard.runtime import errors
 from dockyard.runtime.model import HostFacts, RuntimeFacts
 
-PREFERENCE = ("runc", "crun")
-"""runc first: it is what Docker runs, and the only one of the two that starts on hybrid cgroup hosts (crun 1.8 answers
-"cgroups in hybrid mode not supported"). crun is used where runc is missing or when it is asked for."""
+PREFERENCE = ("crun", "runc")
+"""crun first: a create costs a third of the processor time that runc takes, and an exec a fifth (ADR 204)."""
+_HIDE = 'busybox umount "$0" && exec "$@"'
+_UNSHARE = ("unshare", "-m")
 INITS = ("docker-init", "tini-static", "catatonit")
 """Statically linked ones only: it runs inside images that have no libc, or another."""
 TRIAL_LIMIT = 20.0
@@ -96,16 +98,29 @@ async def _try_runtime(name: str, cgroups: cgroup.Cgroups) -> RuntimeFacts:
         return RuntimeFacts(os.path.basename(name), path, "", False, "not found")
     short = os.path.basename(path)
     version = _version((await process.run([path, "--version"], timeout=TRIAL_LIMIT)).stdout)
-    reason = await _trial(path, cgroups)
-    return RuntimeFacts(short, path, version, not reason, reason, await _features(path) if not reason else ())
+    before: tuple[str, ...] = ()
+    reason = await _trial([path], cgroups)
+    if reason and cgroups.layout == "hybrid":
+        before = legacy_view(cgroups)
+        reason = await _trial([*before, path], cgroups) if before else reason
+    features = await _features(path) if not reason else ()
+    return RuntimeFacts(short, path, version, not reason, reason, features, before)
 
 
-async def _trial(path: str, cgroups: cgroup.Cgroups) -> str:
+def legacy_view(cgroups: cgroup.Cgroups) -> tuple[str, ...]:
+    """Words that start a program where the v2 tree of a hybrid host is not mounted, so that it sees plain v1: crun 1.8
+    refuses hybrid hosts, though it would need nothing of that tree. One program (busybox) does it all: 2 ms."""
+    busybox = _which("busybox")
+    return (busybox, *_UNSHARE, busybox, "sh", "-c", _HIDE, cgroups.roots[""]) if busybox else ()
+
+
+async def _trial(command: Sequence[str], cgroups: cgroup.Cgroups) -> str:
     """Why the runtime does not work here; "" if it does. It runs a container with nothing in it: the one right answer
     is that the program is missing; by then namespaces, cgroups and the root file system have been set up."""
     with tempfile.TemporaryDirectory(prefix="dockyard-probe-") as work:
         name = os.path.basename(work)
-        os.makedirs(f"{work}/rootfs/proc")
+        for place in ("proc", "dev"):
+            os.makedirs(f"{work}/rootfs/{place}")
         spec: dict[str, Any] = {
             "ociVersion": "1.0.2",
             "root": {"path": "rootfs"},
@@ -115,7 +130,7 @@ async def _trial(path: str, cgroups: cgroup.Cgroups) -> str:
         }
         with open(f"{work}/config.json", "wb") as config:
             config.write(msgspec.json.encode(spec))
-        words = [path, "--root", f"{work}/state", "run", "--bundle", work, name]
+        words = [*command, "--root", f"{work}/state", "run", "--bundle", work, name]
         try:
             done = await process.run(words, timeout=TRIAL_LIMIT)
         except TimeoutError:
@@ -134,4 +149,5 @@ async def _features(path: str) -> tuple[str, ...]:
         found = msgspec.json.decode(done.stdout)
         if isinstance(found, dict):
             return tuple(found.get("mountOptions") or ())
-    return ()
+    # crun mounts recursively read-only since 1.0, but says so only from 1.12 on.
+    return ("rro",) if os.path.basename(path) == "crun" else ()

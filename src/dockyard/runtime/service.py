@@ -23,8 +23,9 @@ from dockyard.kernel import cgroup, process
 from dockyard.kernel import pidfd as handles
 from dockyard.runtime import conmon, errors, messages
 from dockyard.runtime.attach import Attachment, Overflow
+from dockyard.runtime.crun import Dialect
 from dockyard.runtime.evidence import gather
-from dockyard.runtime.execs import ExecRequest, ExecSession, start_exec
+from dockyard.runtime.execs import ExecRequest, ExecSession, reap_failed, start_exec
 from dockyard.runtime.forensics import Explanation, explain
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
@@ -51,6 +52,8 @@ RUNTIME_LIMIT = 30.0
 KILL_LIMIT = 10.0
 CONMON_LIMIT = 2.0
 THREADS = 4
+KNOWN = frozenset(("runc", "crun"))
+"""Runtimes whose gate and state directory we know (ADR 201, 204); of others the binary is called."""
 EXIT_DIR = "exits"
 RECORD = "supervised.json"
 
@@ -60,10 +63,12 @@ class Runtime:
 
     def __init__(self, facts: HostFacts, state_dir: str) -> None:
         self.facts = facts
-        self._root = f"{state_dir}/{facts.runtime.name}"
+        self._state_dir = state_dir
         self._exits = f"{state_dir}/{EXIT_DIR}"
-        for directory in (self._root, self._exits):
+        self._runtimes = {each.name: each for each in (*facts.runtimes, facts.runtime) if each.works}
+        for directory in (self._exits, *map(self._root, self._runtimes)):
             os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._crun = Dialect()
         self._tasks: dict[str, Task] = {}
         self._execs: set[ExecSession] = set()
         process.become_subreaper()
@@ -98,13 +103,16 @@ class Runtime:
         log_path: str = "",
         log_limits: LogLimits = DEFAULT_LIMITS,
         exit_command: Sequence[str] = (),
+        runtime: str = "",
     ) -> Created:
-        """``bundle`` exists and belongs to this container alone; ``config.json`` is written here. Raises System with
-        Docker's sentence when the runtime refuses, and then nothing is left but the bundle."""
+        """``bundle`` exists and belongs to this container alone; ``config.json`` is written here. ``runtime`` names one
+        that works here, else the preferred one is taken. Raises System with Docker's sentence when it refuses, and then
+        nothing is left but the bundle."""
+        chosen = self._runtimes.get(runtime, self.facts.runtime)
         request = conmon.Launch(
             conmon=self.facts.conmon_path,
-            runtime=self.facts.runtime.path,
-            runtime_root=self._root,
+            runtime=chosen.command,
+            runtime_root=self._root(chosen.name),
             id=container_id,
             bundle=bundle,
             exit_dir=self._exits,
@@ -113,13 +121,14 @@ class Runtime:
             open_stdin=open_stdin,
             leave_stdin_open=open_stdin and not stdin_once,
             exit_command=exit_command,
+            program=spec["process"]["args"][0],
         )
         with open(f"{bundle}/config.json", "wb") as config:
-            config.write(msgspec.json.encode(spec))
+            config.write(msgspec.json.encode(self._crun.spec(spec) if chosen.name == "crun" else spec))
         try:
             child, pid = await launch(request)
         except BaseException as failure:
-            await asyncio.shield(self._forget(container_id, spec["linux"].get("cgroupsPath", "")))
+            await asyncio.shield(self._forget(container_id, spec["linux"].get("cgroupsPath", ""), chosen.name))
             if isinstance(failure, DockyardError) and "exec:" in str(failure.evidence.get("cause")):
                 why = await self.explain(spec)
                 raise errors.CREATE_FAILED(cause=failure.evidence["cause"], why=f" ({why})" if why else "") from None
@@ -128,7 +137,7 @@ class Runtime:
         record = Supervised(
             id=container_id, pid=pid, pid_start=init.start_time, conmon_pid=child.pid, conmon_start=watcher.start_time,
             tty=tty, open_stdin=open_stdin, stdin_once=stdin_once, log_path=log_path, log_limits=log_limits,
-            cgroup=spec["linux"].get("cgroupsPath", ""),
+            cgroup=spec["linux"].get("cgroupsPath", ""), runtime=chosen.name,
         )  # fmt: skip
         process.write_atomically(f"{bundle}/{RECORD}", msgspec.json.encode(record))
         task = Task(record, bundle, handles.open_pidfd(init), child.pidfd, child)
@@ -138,12 +147,14 @@ class Runtime:
     async def start(self, container_id: str) -> None:
         """Lets the created process go. Raises Conflict when it has ended already."""
         task = self._task(container_id)
-        fifo = f"{self._root}/{container_id}/exec.fifo"
-        if self.facts.runtime.name == "runc" and os.path.exists(fifo):
-            async with asyncio.timeout(START_LIMIT):
+        fifo = f"{self._root(task.record.runtime)}/{container_id}/exec.fifo"
+        async with asyncio.timeout(START_LIMIT):
+            if task.record.runtime == "runc" and os.path.exists(fifo):
                 await _open_gate(fifo, task)
-        else:
-            await self._call("start", container_id)
+            elif task.record.runtime == "crun" and os.path.exists(fifo):
+                _knock(fifo, task)
+            else:
+                await self._call("start", container_id)
         task.started = True
 
     async def explain(self, spec: Mapping[str, Any]) -> Explanation | None:
@@ -180,7 +191,13 @@ class Runtime:
         session = ExecSession(request, directory)
         if size is not None:
             session.resize(*size)
-        await start_exec(self.facts.runtime.path, self._root, request, session, directory)
+        runtime = self._runtimes.get(task.record.runtime, self.facts.runtime)
+        try:
+            await start_exec(runtime.command, self._root(runtime.name), request, session, directory)
+        except BaseException:
+            if runtime.name == "crun":
+                await asyncio.shield(reap_failed(runtime.name, {each.pid for each in self._execs}))
+            raise
         self._execs.add(session)
         session.code.add_done_callback(lambda _: self._execs.discard(session))
         return session
@@ -222,6 +239,9 @@ class Runtime:
 
     async def update(self, container_id: str, resources: Mapping[str, Any]) -> None:
         """``resources`` are made by ``plan.make_update``."""
+        record = self._task(container_id).record
+        if record.runtime == "crun":
+            resources = self._crun.update(self.facts.cgroup, record.cgroup, resources)
         if resources:
             await self._call("update", "--resources", "-", container_id, stdin=msgspec.json.encode(resources))
 
@@ -239,7 +259,8 @@ class Runtime:
             # A shared PID namespace: the rest became conmon's children, and become ours, to be reaped, when it ends.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(task.wait_conmon(), CONMON_LIMIT)
-        await self._forget(container_id, task.record.cgroup if task else "")
+        name = task.record.runtime if task else self.facts.runtime.name
+        await self._forget(container_id, task.record.cgroup if task else "", name)
         if task is not None:
             task.close(reap=True)
             del self._tasks[container_id]
@@ -273,7 +294,7 @@ class Runtime:
         return self._alive(task)
 
     def _alive(self, task: Task) -> Alive:
-        task.started = not os.path.exists(f"{self._root}/{task.record.id}/exec.fifo")
+        task.started = not os.path.exists(f"{self._root(task.record.runtime)}/{task.record.id}/exec.fifo")
         return Alive(task.record.pid, task.started, cgroup.frozen(self.facts.cgroup, task.record.cgroup))
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -321,26 +342,37 @@ class Runtime:
             for each in list(self._tasks.values()):
                 each.settle()
 
-    async def _forget(self, container_id: str, group: str) -> None:
-        """What ``runc delete`` does, without starting it (8 ms): its cgroups and its state directory."""
-        if self.facts.runtime.name == "runc" and group:
-            work = self._threads.submit(_remove_state, self.facts.cgroup, group, f"{self._root}/{container_id}")
+    def _root(self, name: str) -> str:
+        return f"{self._state_dir}/{name}"
+
+    async def _forget(self, container_id: str, group: str, name: str) -> None:
+        """What the runtime's ``delete`` does, without starting it (8 ms): its cgroups and its state directory."""
+        if name in KNOWN and group:
+            work = self._threads.submit(_remove_state, self.facts.cgroup, group, f"{self._root(name)}/{container_id}")
             try:
                 return await asyncio.wrap_future(work)
             except OSError:
                 pass  # something still lives in the group: let runc try harder
-        if os.path.exists(f"{self._root}/{container_id}"):
-            await self._call("delete", "--force", container_id)
+        if os.path.exists(f"{self._root(name)}/{container_id}"):
+            await self._call("delete", "--force", container_id, name=name)
 
-    async def _call(self, verb: str, *arguments: str, stdin: bytes = b"") -> None:
-        log = f"{self._root}/last-{verb}.log"
-        words = [self.facts.runtime.path, *conmon.runtime_globals(self._root, log), verb, *arguments]
+    async def _call(self, verb: str, *arguments: str, stdin: bytes = b"", name: str = "") -> None:
+        """``arguments`` end with the container's ID."""
+        if task := self._tasks.get(arguments[-1]):
+            name = task.record.runtime
+        runtime = self._runtimes.get(name, self.facts.runtime)
+        root = self._root(runtime.name)
+        log = f"{root}/{verb}-{arguments[-1]}.log"
+        words = [*runtime.command, *conmon.runtime_globals(root, log), verb, *arguments]
         try:
             done = await process.run(words, timeout=RUNTIME_LIMIT, stdin=stdin)
         except TimeoutError:
             raise errors.TIMED_OUT(verb=verb, id=arguments[-1], limit=RUNTIME_LIMIT) from None
+        logged = conmon.last_error(log)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(log)
         if done.code != 0:
-            cause = messages.translate(done.stderr.decode(errors="replace"))
+            cause = messages.translate(done.stderr.decode(errors="replace") or logged)
             raise errors.RUNTIME_FAILED(verb=verb, id=arguments[-1], cause=cause)
 
 
@@ -367,6 +399,19 @@ async def _open_gate(fifo: str, task: Task) -> None:
         for descriptor in (fd, gone):
             loop.remove_reader(descriptor)
             os.close(descriptor)
+
+
+def _knock(fifo: str, task: Task) -> None:
+    """crun's protocol of start: its waiting init reads the FIFO, and execs when a byte comes."""
+    try:
+        fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # ENXIO: nobody reads any more
+        raise errors.NOT_RUNNING(id=task.record.id) from None
+    try:
+        os.unlink(fifo)
+        os.write(fd, b"\0")
+    finally:
+        os.close(fd)
 
 
 def _remove_state(cgroups: cgroup.Cgroups, group: str, directory: str) -> None:

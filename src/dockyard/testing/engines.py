@@ -94,7 +94,10 @@ def private_engine(
     (root / "daemon.json").write_text(json.dumps(dict(settings or {})))
     limits = [f"{name}={most}:{most}" for name, most in _hard_limits().items()]
     # podman raises these where it may not (no CAP_SYS_RESOURCE here), and then no container starts.
-    (root / "containers.conf").write_text(f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n")
+    # And its default runtime, crun, refuses hybrid cgroup hosts.
+    (root / "containers.conf").write_text(
+        f'[containers]\ndefault_ulimits = {json.dumps(limits)}\n[engine]\nruntime = "runc"\n'
+    )
     for name in ("tmp", "run", "networks"):
         (root / name).mkdir(exist_ok=True)
     command = command_of(kind, root)

@@ -25,7 +25,7 @@ from dockyard.model import ContainerConfig, EndpointSettings, HostConfig, Ulimit
 from dockyard.network import Controller, SandboxSpec
 from dockyard.runtime import HostFacts, RuntimeFacts, devices, make_spec, messages, users
 from dockyard.runtime.conmon import runtime_globals
-from dockyard.runtime.execs import last_error
+from dockyard.runtime.conmon import last_error
 from dockyard.runtime.request import HOST, Namespaces, ResolvedMount, SpecRequest
 
 __all__ = ["BuildExecutor", "BuildNetworks"]

@@ -88,6 +88,7 @@ class RuntimeAdapter:
                 record.id, bundle, plan.spec, tty=config.tty, open_stdin=config.open_stdin,
                 stdin_once=config.stdin_once, log_path=_log_path(record, request.directory),
                 log_limits=log_limits({**self._log_options, **(record.host.log_config.config or {})}), exit_command=request.exit_command,
+                runtime=record.host.runtime,
             )  # fmt: skip
         except BaseException:
             self._begin(record, attached=False)
