@@ -104,6 +104,17 @@ class Registry:
         for worker in (self._count_pulls(), self.deliverer.run(), self.mirrors.run(), self.collector.run()):
             self.spawn(worker)
 
+    def describe(self) -> dict[str, str]:
+        """What was decided when this replica started, for people. Nothing secret is in it."""
+        config, store = self.core.config, self.core.blobs
+        return {
+            "Metadata": self.core.db.place, "Blobs": store.place,
+            "Authentication": "accounts" if config.auth == "accounts" else "off: everybody may do everything",
+            "New repositories": "public" if config.public else "private",
+            "Deletion": "allowed" if config.delete else "switched off", "Token service": config.service,
+            "Tokens live": f"{config.token_seconds} s", "Grace of the collector": f"{config.grace_seconds:.0f} s",
+        }  # fmt: skip
+
     async def use_directory(self, directory: Directory | None) -> None:
         self.accounts.directory = directory
 

@@ -103,7 +103,8 @@ class Gate:
         identity = await self.identify(request)
         if identity.claims is not None and action in identity.claims.access.get(f"repository:{name}", ()):
             return True
-        caller = identity.caller
+        # A token says what it is for: beyond that it opens only what everybody may read.
+        caller = identity.caller if identity.claims is None else ANONYMOUS
         return self.open or await self.core.db.read(lambda tx: level_of(tx, caller, name)) >= NEEDED[action]
 
     async def require_any(self, request: Request) -> Identity:
