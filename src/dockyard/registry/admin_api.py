@@ -20,8 +20,9 @@ from dockyard.registry.access import ANONYMOUS, LEVELS, Caller, Level, level_of,
 from dockyard.registry.core import Actor, audit
 from dockyard.registry.database import Tx
 from dockyard.registry.errors import DENIED, THING_UNKNOWN, UNAUTHORIZED, UNSUPPORTED, VALUE_INVALID
-from dockyard.registry.ldap import Directory, LdapSettings, ldap_teams, load_directory, parse_settings, sync_teams
+from dockyard.registry.ldap import Directory, LdapSettings, ldap_teams, parse_settings, sync_teams
 from dockyard.registry.settings import SETTINGS, read_setting
+from dockyard.registry.tls import parse_saved
 
 if TYPE_CHECKING:
     from dockyard.registry.app import Registry
@@ -343,6 +344,8 @@ class AdminApi:
             if found["ldap"]:
                 settings = msgspec.structs.asdict(parse_settings(found["ldap"])) | {"bind_password": ""}
                 found["ldap"] = msgspec.json.encode(settings).decode()
+            if found["tls"]:
+                found["tls"] = msgspec.json.encode({"certificate": parse_saved(found["tls"]).certificate}).decode()
             return found
 
         return await self.core.db.read(query)
@@ -351,11 +354,12 @@ class AdminApi:
         name, value = call.path["name"], str(call.body.get("value", ""))
         if name == "ldap" and value:
             value = await self._complete_ldap(value)
+        if name == "tls" and value:
+            parse_saved(value)
         if name.endswith("_seconds") and value and not value.isdigit():
             raise VALUE_INVALID(what=name, reason="seconds as a number")
         await self.change(admin.set_setting, call.actor, name, value)
-        if name == "ldap":
-            await self.registry.use_directory(await load_directory(self.core))
+        await self.registry.use_settings()
         return {}
 
     async def _complete_ldap(self, value: str) -> str:

@@ -33,7 +33,8 @@ async def page(visit: Visit) -> Page:
     if tab == "upstreams":
         return Page("upstreams.html", shared | {"upstreams": await visit.read(admin.upstreams)})
     if tab == "settings":
-        return Page("settings.html", shared | await _settings(visit) | {"told": visit.registry.describe()})
+        told = {"told": visit.registry.describe(), "tls": visit.registry.tls.describe()}
+        return Page("settings.html", shared | await _settings(visit) | told)
     pattern = visit.asked("q") or "*"
     rows = await visit.read(lambda tx: admin.audit_log(tx, _AUDIT_ROWS, pattern if "*" in pattern else f"*{pattern}*"))
     return Page("audit.html", shared | {"rows": rows, "text": visit.asked("q")}, "audit_rows.html")
@@ -46,7 +47,7 @@ async def _settings(visit: Visit) -> dict[str, Any]:
     found = await visit.read(query)
     ldap = msgspec.json.decode(found["ldap"], type=dict[str, Any]) if found["ldap"] else {}
     ldap.pop("bind_password", None)
-    del found["ldap"]
+    del found["ldap"], found["tls"]
     return {"settings": found, "ldap": ldap}
 
 
