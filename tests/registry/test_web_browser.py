@@ -243,7 +243,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.skipif("DOCKYARD_SCREENSHOTS" not in os.environ, reason="makes the pictures of docs/registry only")
 def test_pictures(tab: Tab, registry: Served) -> None:
     place = Path(os.environ["DOCKYARD_SCREENSHOTS"])
-    for name in ("repositories", "tags", "tag", "members", "webhooks", "storage", "settings"):
+    for name in ("repositories", "tags", "tag", "members", "webhooks", "storage"):
         tab.size(1100, 700)
         at(tab, registry, PATHS[name])
         tab.picture(place / f"{name}.png")
