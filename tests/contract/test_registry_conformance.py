@@ -5,86 +5,21 @@ Runs on SQLite and files, with authentication off; access has its own tests.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 
-from dockyard.registry.app import Places, Registry
 from dockyard.registry.core import Config
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-def digest(data: bytes, algorithm: str = "sha256") -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
-
-
-class Client:
-    def __init__(self, port: int) -> None:
-        self.base = f"http://127.0.0.1:{port}"
-        self.http = urllib3.PoolManager(retries=False, maxsize=4)
-
-    def __call__(self, method: str, path: str, body: Any = None, redirect: bool = False, **headers: str) -> Any:
-        named = {k.replace("_", "-"): v for k, v in headers.items()}
-        url = path if path.startswith("http") else self.base + path
-        return self.http.request(method, url, body=body, headers=named, redirect=redirect)
-
-    def blob(self, repo: str, data: bytes, algorithm: str = "sha256") -> str:
-        d = digest(data, algorithm)
-        place = self("POST", f"/v2/{repo}/blobs/uploads/").headers["location"]
-        assert self("PUT", f"{place}?digest={d}", data, Content_Type="application/octet-stream").status == 201
-        return d
-
-    def manifest(self, repo: str, ref: str, **extra: Any) -> tuple[bytes, str]:
-        config, layer = os.urandom(10), os.urandom(30)
-        body = {
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": self.blob(repo, config),
-                       "size": 10},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": self.blob(repo, layer),
-                        "size": 30}], **extra,
-        }  # fmt: skip
-        raw = json.dumps(body).encode()
-        answer = self("PUT", f"/v2/{repo}/manifests/{ref or digest(raw)}", raw, Content_Type=MANIFEST)
-        assert answer.status == 201, answer.data
-        assert answer.headers["docker-content-digest"] == digest(raw)
-        return raw, digest(raw)
+from dockyard.testing.registry_server import INDEX, MANIFEST, Client, digest, served
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    yield from serve(tmp_path_factory.mktemp("registry"), Config(auth="none"))
-
-
-def serve(data: Path, config: Config) -> Iterator[Client]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def start() -> tuple[Registry, int]:
-        registry = Registry.open(Places(data), config)
-        await registry.start()
-        return registry, await registry.server.listen_tcp("127.0.0.1", 0)
-
-    registry, port = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
-    made = Client(port)
-    try:
-        yield made
-    finally:
-        made.http.clear()
-        asyncio.run_coroutine_threadsafe(registry.close(), loop).result(20)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
-        loop.close()
+    with served(tmp_path_factory.mktemp("registry"), Config(auth="none")) as it:
+        yield it.client()
 
 
 def code(answer: Any) -> str:

@@ -99,7 +99,7 @@ SAME = {
 } | {f"{group} {word}": word for group, words in _ALIASES.items() for word in words.split()}  # fmt: skip
 
 FORWARDED = {
-    "registry": ("dockyard.registry.serve", "Serve and administer an image registry"),
+    "registry": ("dockyard.web.main", "Serve and administer an image registry"),
     "doctor": ("dockyard.doctor.main", "Say what is broken, why, and how to mend it"),
     "trace": ("dockyard.doctor.main", "Follow a packet from here to a container"),
     "audit": ("dockyard.doctor.main", "Check the privileges of containers"),

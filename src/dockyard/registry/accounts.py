@@ -146,7 +146,7 @@ class Accounts:
             for column, value in values.items():
                 tx.run(f"UPDATE accounts SET {column} = ? WHERE id = ?", (value, account.id))
             if password is not None or active is False:
-                tx.run("DELETE FROM secrets WHERE account = ? AND kind = 'refresh'", (account.id,))
+                tx.run("DELETE FROM secrets WHERE account = ? AND kind IN ('refresh', 'session')", (account.id,))
             audit(tx, now, actor, "account.change", name, " ".join(sorted(values)))
             tx.changed()
 
@@ -254,6 +254,7 @@ class Accounts:
         now = self.core.clock()
 
         def insert(tx: Tx) -> None:
+            tx.run("DELETE FROM secrets WHERE expires <= ?", (now,))
             tx.run(
                 "INSERT INTO secrets (account, kind, digest, label, level, service, created, expires)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -277,6 +278,22 @@ class Accounts:
             tx.changed()
 
         await self.core.db.write(remove)
+
+    async def forget_secret(self, secret: str, *, kind: str) -> None:
+        """Its holder gives it back (logout); unknown is fine."""
+        await self.core.db.write(
+            lambda tx: tx.run("DELETE FROM secrets WHERE digest = ? AND kind = ?", (digest_secret(secret), kind))
+        )
+
+    async def change_own_password(self, name: str, old: str, new: str, actor: Actor) -> None:
+        """Ends every other session and login of the account. Raises LOGIN_FAILED, VALUE_INVALID, TOO_MANY."""
+        account = await self.core.db.read(lambda tx: find_account(tx, name))
+        if account.source != "local":
+            raise VALUE_INVALID(what="password", reason=f"{name} logs in through {account.source}; change it there")
+        if old.startswith(SECRET_PREFIX):
+            raise LOGIN_FAILED()  # a token is no password: it must not be worth the account
+        await self.login(name, old, actor.address)
+        await self.change(name, actor, password=new)
 
     async def by_secret(self, secret: str, *, kind: str, name: str = "", service: str = "") -> Caller:
         """Raises LOGIN_FAILED."""

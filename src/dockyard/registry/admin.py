@@ -13,7 +13,7 @@ from dockyard.registry.database import Tx
 from dockyard.registry.delivery import check_url
 from dockyard.registry.errors import ACCOUNT_UNKNOWN, REPOSITORY_EXISTS, THING_UNKNOWN, VALUE_INVALID
 from dockyard.registry.names import LIBRARY, check_name, namespace_of
-from dockyard.registry.settings import SETTINGS, write_setting
+from dockyard.registry.settings import SECRET, SETTINGS, write_setting
 from dockyard.registry.webhooks import EVENTS, Event, emit
 
 Row = dict[str, Any]
@@ -243,7 +243,7 @@ def set_setting(tx: Tx, now: float, actor: Actor, name: str, value: str) -> None
     if name not in SETTINGS:
         raise THING_UNKNOWN(what="setting", name=name)
     write_setting(tx, name, value)
-    audit(tx, now, actor, "setting", name, "" if name == "ldap" else value)
+    audit(tx, now, actor, "setting", name, "" if name in SECRET else value)
     tx.changed()
 
 

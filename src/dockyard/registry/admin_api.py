@@ -1,7 +1,7 @@
 """/api/v0/: administration in JSON. One table of routes; each row says who may use it.
 
 Rights: ``admin`` a system administrator; ``owner`` the owner of the namespace `ns`; ``keeper`` admin level on the
-repository `repo`; ``reader`` somebody who may read it; ``known`` anybody logged in.
+repository `repo`, ``writer`` read-write, ``reader`` read; ``known`` anybody logged in.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import msgspec
 
 from dockyard.http import Request, Response
 from dockyard.registry import admin
-from dockyard.registry.access import LEVELS, Caller, Level, level_of, owns
+from dockyard.registry.access import ANONYMOUS, LEVELS, Caller, Level, level_of, owns
 from dockyard.registry.core import Actor, audit
 from dockyard.registry.database import Tx
-from dockyard.registry.errors import DENIED, THING_UNKNOWN, UNAUTHORIZED, VALUE_INVALID
-from dockyard.registry.ldap import Directory, LdapSettings, ldap_teams, load_directory, parse_settings, sync_teams
+from dockyard.registry.errors import DENIED, THING_UNKNOWN, UNAUTHORIZED, UNSUPPORTED, VALUE_INVALID
+from dockyard.registry.ldap import Directory, LdapSettings, ldap_teams, parse_settings, sync_teams
 from dockyard.registry.settings import SETTINGS, read_setting
+from dockyard.registry.tls import parse_saved
 
 if TYPE_CHECKING:
     from dockyard.registry.app import Registry
 
 _BODY_MAX = 1024 * 1024
+_LEVELS = {"keeper": Level.ADMIN, "writer": Level.WRITE, "reader": Level.READ}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class AdminApi:
             ("POST", "accounts", "admin", self.create_account),
             ("PATCH", "accounts/{ns}", "admin", self.change_account),
             ("DELETE", "accounts/{ns}", "admin", self.delete_account),
+            ("POST", "accounts/{ns}/password", "owner", self.change_own_password),
             ("GET", "accounts/{ns}/usage", "owner", self._by_path(admin.namespace_usage, "ns")),
             ("GET", "accounts/{ns}/tokens", "owner", self._by_path(admin.secrets_of, "ns")),
             ("POST", "accounts/{ns}/tokens", "owner", self.create_token),
@@ -89,12 +92,13 @@ class AdminApi:
             ("DELETE", "accounts/{ns}/rules/{id}", "owner", self._delete_in_namespace(admin.delete_rule)),
             ("POST", "accounts/{ns}/retention", "owner", self.run_retention),
             ("POST", "repositories", "known", self.create_repository),
-            ("GET", "repositories/{repo}/grants", "keeper", self._by_path(admin.grants_of, "repo")),
-            ("PUT", "repositories/{repo}/grant", "keeper", self.grant),
-            ("GET", "repositories/{repo}/mirrors", "keeper", self._by_path(admin.mirrors_of, "repo")),
-            ("POST", "repositories/{repo}/mirrors", "keeper", self.create_mirror),
-            ("POST", "repositories/{repo}/mirrors/{id}/run", "keeper", self.run_mirror),
-            ("DELETE", "repositories/{repo}/mirrors/{id}", "keeper", self.delete_mirror),
+            ("GET", "repositories/{repo}/-/grants", "keeper", self._by_path(admin.grants_of, "repo")),
+            ("PUT", "repositories/{repo}/-/grant", "keeper", self.grant),
+            ("GET", "repositories/{repo}/-/mirrors", "keeper", self._by_path(admin.mirrors_of, "repo")),
+            ("POST", "repositories/{repo}/-/mirrors", "keeper", self.create_mirror),
+            ("POST", "repositories/{repo}/-/mirrors/{id}/run", "keeper", self.run_mirror),
+            ("DELETE", "repositories/{repo}/-/mirrors/{id}", "keeper", self.delete_mirror),
+            ("DELETE", "repositories/{repo}/-/manifests/{reference}", "writer", self.delete_manifest),
             ("GET", "repositories/{repo}", "reader", self._by_path(admin.repository, "repo")),
             ("PATCH", "repositories/{repo}", "keeper", self.change_repository),
             ("DELETE", "repositories/{repo}", "keeper", self.delete_repository),
@@ -113,29 +117,34 @@ class AdminApi:
         self._routes = [(method, _pattern(path), right, function) for method, path, right, function in table]
 
     async def handle(self, request: Request) -> Response:
-        path = request.path.removeprefix("/api/v0/")
-        for method, pattern, right, function in self._routes:
-            match = pattern.fullmatch(path) if method == request.method else None
-            if match is None:
-                continue
-            caller = (await self.registry.gate.identify(request)).caller
-            actor = Actor(caller.name, request.peer.address)
-            await self.authorise(caller, actor, right, match.groupdict(), f"{method} {path}", request)
-            answer = await function(Call(match.groupdict(), await _json(request), caller, actor))
-            return Response(200, {"Content-Type": "application/json"}, msgspec.json.encode(answer))
-        raise THING_UNKNOWN(what="operation", name=f"{request.method} {path[:200]}")
+        """Logins are Basic (password or personal token). A bearer token is for the repositories that it names, never
+        for administration: otherwise a robot's token that may only read could do all that its account may."""
+        identity = await self.registry.gate.identify(request)
+        caller = identity.caller if identity.claims is None else ANONYMOUS
+        actor = Actor(caller.name, request.peer.address)
+        body = await _json(request)
+        try:
+            answer = await self.perform(request.method, request.path.removeprefix("/api/v0/"), body, caller, actor)
+        except UNAUTHORIZED.kind as error:
+            error.evidence.setdefault("headers", {"WWW-Authenticate": 'Basic realm="dockyard registry"'})
+            raise
+        return Response(200, {"Content-Type": "application/json"}, msgspec.json.encode(answer))
 
-    async def authorise(
-        self, caller: Caller, actor: Actor, right: str, path: dict[str, str], what: str, request: Request | None = None
-    ) -> None:
+    async def perform(self, method: str, path: str, body: dict[str, Any], caller: Caller, actor: Actor) -> Any:
+        """One operation of the table, if `caller` may. Raises THING_UNKNOWN, DENIED, UNAUTHORIZED, and its own."""
+        for known, pattern, right, function in self._routes:
+            match = pattern.fullmatch(path) if known == method else None
+            if match is not None:
+                await self.authorise(caller, actor, right, match.groupdict(), f"{method} {path}")
+                return await function(Call(match.groupdict(), body, caller, actor))
+        raise THING_UNKNOWN(what="operation", name=f"{method} {path[:200]}")
+
+    async def authorise(self, caller: Caller, actor: Actor, right: str, path: dict[str, str], what: str) -> None:
         """Raises DENIED (and records it), UNAUTHORIZED."""
         if await self.core.db.read(lambda tx: may(tx, caller, right, path)):
             return
         if caller.account is None:
-            error = UNAUTHORIZED()
-            if request is not None:
-                error.evidence["headers"] = {"WWW-Authenticate": 'Basic realm="dockyard registry"'}
-            raise error
+            raise UNAUTHORIZED()
         now = self.core.clock()
         await self.core.db.write(lambda tx: audit(tx, now, actor, "admin", what, right, refused=True))
         raise DENIED(reason=f"{what} needs the right {right}")
@@ -189,6 +198,12 @@ class AdminApi:
             call.path["ns"], call.actor, password=body.get("password"), admin=body.get("admin"),
             active=body.get("active"), full_name=body.get("full_name"), quota=body.get("quota", False),
         )  # fmt: skip
+        return {}
+
+    async def change_own_password(self, call: Call) -> Any:
+        if call.caller.name != call.path["ns"]:
+            raise DENIED(reason="this operation is for the account's own person; administrators set passwords")
+        await self.accounts.change_own_password(call.caller.name, call.text("old"), call.text("new"), call.actor)
         return {}
 
     async def delete_account(self, call: Call) -> Any:
@@ -264,6 +279,15 @@ class AdminApi:
         await self.change(admin.delete_repository, call.actor, call.path["repo"])
         return {}
 
+    async def delete_manifest(self, call: Call) -> Any:
+        """A tag, or a manifest with every tag of it."""
+        if not self.core.config.delete:
+            raise UNSUPPORTED(reason="deletion is switched off")
+        name, reference = call.path["repo"], call.path["reference"]
+        delete = self.registry.content.delete_manifest if ":" in reference else self.registry.content.delete_tag
+        await delete(name, reference, call.actor)
+        return {}
+
     async def deliver_again(self, call: Call) -> Any:
         await self.registry.deliverer.again(call.path["ns"], int(call.path["id"]))
         return {}
@@ -320,6 +344,8 @@ class AdminApi:
             if found["ldap"]:
                 settings = msgspec.structs.asdict(parse_settings(found["ldap"])) | {"bind_password": ""}
                 found["ldap"] = msgspec.json.encode(settings).decode()
+            if found["tls"]:
+                found["tls"] = msgspec.json.encode({"certificate": parse_saved(found["tls"]).certificate}).decode()
             return found
 
         return await self.core.db.read(query)
@@ -327,13 +353,23 @@ class AdminApi:
     async def set_setting(self, call: Call) -> Any:
         name, value = call.path["name"], str(call.body.get("value", ""))
         if name == "ldap" and value:
-            parse_settings(value)
+            value = await self._complete_ldap(value)
+        if name == "tls" and value:
+            parse_saved(value)
         if name.endswith("_seconds") and value and not value.isdigit():
             raise VALUE_INVALID(what=name, reason="seconds as a number")
         await self.change(admin.set_setting, call.actor, name, value)
-        if name == "ldap":
-            await self.registry.use_directory(await load_directory(self.core))
+        await self.registry.use_settings()
         return {}
+
+    async def _complete_ldap(self, value: str) -> str:
+        """Nobody is shown the search account's password, so an empty one means: as it was, for the same account."""
+        settings = parse_settings(value)
+        before = await self.core.db.read(lambda tx: read_setting(tx, "ldap"))
+        known = parse_settings(before) if before else None
+        if known is None or settings.bind_password or (known.url, known.bind_dn) != (settings.url, settings.bind_dn):
+            return value
+        return msgspec.json.encode(msgspec.structs.replace(settings, bind_password=known.bind_password)).decode()
 
     def _directory(self) -> Directory:
         directory = self.registry.accounts.directory
@@ -344,7 +380,7 @@ class AdminApi:
     async def test_ldap(self, call: Call) -> Any:
         body = dict(call.body)
         name, password = str(body.pop("name", "")), str(body.pop("password", ""))
-        directory = Directory(msgspec.convert(body, LdapSettings)) if body else self._directory()
+        directory = Directory(_ldap_settings(body)) if body else self._directory()
         steps = await asyncio.to_thread(directory.test, name, password)
         return [{"step": step, "ok": ok, "seen": seen} for step, ok, seen in steps]
 
@@ -374,9 +410,14 @@ def may(tx: Tx, caller: Caller, right: str, path: dict[str, str]) -> bool:
         return True
     if right == "owner":
         return caller.cap >= Level.ADMIN and owns(tx, caller, path["ns"])
-    if right in {"keeper", "reader"}:
-        return level_of(tx, caller, path["repo"]) >= (Level.ADMIN if right == "keeper" else Level.READ)
-    return False
+    return right in _LEVELS and level_of(tx, caller, path["repo"]) >= _LEVELS[right]
+
+
+def _ldap_settings(body: dict[str, Any]) -> LdapSettings:
+    try:
+        return msgspec.convert(body, LdapSettings)
+    except msgspec.ValidationError as error:
+        raise VALUE_INVALID(what="LDAP settings", reason=str(error)) from error
 
 
 def _pattern(path: str) -> re.Pattern[str]:

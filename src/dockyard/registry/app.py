@@ -26,22 +26,27 @@ from dockyard.registry.core import Config, Core
 from dockyard.registry.database import open_database
 from dockyard.registry.delivery import Deliverer
 from dockyard.registry.drivers.files import FileStore
-from dockyard.registry.errors import THING_UNKNOWN
+from dockyard.registry.errors import QUOTA, THING_UNKNOWN
 from dockyard.registry.gate import Gate
-from dockyard.registry.ldap import Directory, load_directory
+from dockyard.registry.ldap import Directory, parse_settings
 from dockyard.registry.metrics import Metrics
 from dockyard.registry.mirrors import Mirrors
 from dockyard.registry.ports import BlobStore
 from dockyard.registry.proxy import Proxy
 from dockyard.registry.retention import Retention
 from dockyard.registry.search import Search
+from dockyard.registry.settings import read_setting
+from dockyard.registry.tls import Tls
 from dockyard.registry.token_api import TokenApi
 from dockyard.registry.tokens import Tokens
 from dockyard.registry.uploads import Uploads
+from dockyard.registry.webhooks import Event, emit
 
 log = logging.getLogger("dockyard.registry")
 
 PULLS_SECONDS = 10.0
+SETTINGS_SECONDS = 10.0
+_QUOTA_PAUSE = 60.0
 _LIMITS = Limits(write_seconds=120.0)
 
 Pages = Callable[["Registry"], Callable[[Request], Answer | Awaitable[Answer]]]
@@ -70,6 +75,9 @@ class Registry:
     def __init__(self, core: Core, pages: Pages | None = None) -> None:
         self.core = core
         self.metrics = Metrics()
+        self.tls = Tls()
+        self._ldap = ""
+        self._quota_told: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.tokens = Tokens(core.db, core.config.service, core.clock)
         self.accounts = Accounts(core)
@@ -100,12 +108,39 @@ class Registry:
 
     async def start(self) -> None:
         await self.tokens.load()
-        await self.use_directory(await load_directory(self.core))
-        for worker in (self._count_pulls(), self.deliverer.run(), self.mirrors.run(), self.collector.run()):
+        await self.use_settings()
+        for worker in (self._count_pulls(), self._follow_settings(), self.deliverer.run(), self.mirrors.run(), self.collector.run()):
             self.spawn(worker)
 
-    async def use_directory(self, directory: Directory | None) -> None:
-        self.accounts.directory = directory
+    def describe(self) -> dict[str, str]:
+        """What was decided when this replica started, for people. Nothing secret is in it."""
+        config, store = self.core.config, self.core.blobs
+        return {
+            "Metadata": self.core.db.place, "Blobs": store.place,
+            "Authentication": "accounts" if config.auth == "accounts" else "off: everybody may do everything",
+            "New repositories": "public" if config.public else "private",
+            "Deletion": "allowed" if config.delete else "switched off", "Token service": config.service,
+            "Tokens live": f"{config.token_seconds} s", "Grace of the collector": f"{config.grace_seconds:.0f} s",
+        }  # fmt: skip
+
+    async def use_settings(self) -> None:
+        """What administrators saved, wherever they saved it: directory server, certificate."""
+        ldap, tls = await self.core.db.read(lambda tx: (read_setting(tx, "ldap"), read_setting(tx, "tls")))
+        if ldap != self._ldap:
+            self.accounts.directory = Directory(parse_settings(ldap)) if ldap else None
+            self._ldap = ldap
+        self.tls.use(tls)
+
+    async def _follow_settings(self) -> None:
+        """Another replica may have changed them."""
+        known = await self.core.db.epoch()
+        while True:
+            await asyncio.sleep(SETTINGS_SECONDS)
+            with contextlib.suppress(DockyardError):
+                epoch = await self.core.db.epoch()
+                if epoch != known:
+                    await self.use_settings()
+                    known = epoch
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The one supervisor of what runs beside requests; a failure is logged, never lost."""
@@ -165,6 +200,8 @@ class Registry:
     def on_error(self, request: Request, error: Exception) -> Response:
         if isinstance(error, DockyardError):
             response = wire_error(error)
+            if error.code == QUOTA.id:
+                self._tell_quota(str(error.evidence["repository"]))
             if response.status >= 500 and not isinstance(error, Cancelled):
                 log.warning("%s %s: %s", request.method, request.raw_path, error)
         else:
@@ -173,6 +210,20 @@ class Registry:
         code = error.code if isinstance(error, DockyardError) else type(error).__name__
         self.metrics.errors[response.status, code] += 1
         return response
+
+    def _tell_quota(self, name: str) -> None:
+        """QUOTA_EXCEED to the namespace's webhooks, once a minute: a refused client asks again and again."""
+        now = self.core.clock()
+        if now - self._quota_told.get(name, 0.0) < _QUOTA_PAUSE:
+            return
+        if len(self._quota_told) > 10_000:
+            self._quota_told.clear()
+        self._quota_told[name] = now
+
+        async def write() -> None:
+            await self.core.db.write(lambda tx: emit(tx, now, Event("QUOTA_EXCEED", name)))
+
+        self.spawn(write())
 
     # ---- pull counts
 
@@ -190,9 +241,11 @@ class Registry:
         now = self.core.clock()
 
         def work(tx: Any) -> None:
-            for (name, tag), count in pulled.items():
+            for (name, tag, digest), count in pulled.items():
                 tx.run("UPDATE repositories SET pulls = pulls + ? WHERE name = ?", (count, name))
+                emit(tx, now, Event("MANIFEST_PULL", name, digest=digest, count=count))
                 if tag:
+                    emit(tx, now, Event("TAG_PULL", name, tag=tag, digest=digest, count=count))
                     tx.run(
                         "UPDATE tags SET pulled = ? WHERE name = ? AND repository = (SELECT id FROM repositories"
                         " WHERE name = ?)",

@@ -32,12 +32,12 @@ class Cache:
         self._limit = limit
         self._entries: dict[str, Entry] = {}
         self._bytes = 0
-        self.pulled: dict[tuple[str, str], int] = {}
-        """(repository, tag or "") -> pulls to be counted."""
+        self.pulled: dict[tuple[str, str, str], int] = {}
+        """(repository, tag or "", digest) -> pulls to be counted."""
 
     def count(self, entry: Entry) -> None:
         """Somebody pulled that manifest."""
-        key = (entry.name, entry.tag)
+        key = (entry.name, entry.tag, entry.digest)
         self.pulled[key] = self.pulled.get(key, 0) + 1
 
     def get(self, target: str) -> Entry | None:

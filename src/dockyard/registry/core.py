@@ -94,7 +94,7 @@ def check_quota(tx: Tx, name: str, size: int) -> None:
         return
     used = used_bytes(tx, namespace)
     if used + size > row[0]:
-        raise QUOTA(namespace=namespace, used=used, quota=row[0], size=size)
+        raise QUOTA(repository=name, namespace=namespace, used=used, quota=row[0], size=size)
 
 
 def audit(

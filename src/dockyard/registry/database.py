@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from dockyard.registry.errors import DATABASE_FAILED, SCHEMA_NEWER, STORE_FULL
 from dockyard.registry.schema import VERSION, statements
@@ -54,6 +55,10 @@ class Tx(Protocol):
 
 
 class Database(Protocol):
+    @property
+    def place(self) -> str:
+        """Where it is, for people; without passwords."""
+
     async def write(self, work: Callable[[Tx], T]) -> T: ...
 
     async def read(self, work: Callable[[Tx], T]) -> T: ...
@@ -112,6 +117,10 @@ class SqliteDatabase:
         self._epoch = 0
         self._thread = threading.Thread(target=self._work, name="registry-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def place(self) -> str:
+        return f"SQLite, {self.path}"
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -272,6 +281,11 @@ class PostgresDatabase:
         self._asking: asyncio.Future[int] | None = None
         self._next: asyncio.Future[int] | None = None
         self._run(self._migrate)
+
+    @property
+    def place(self) -> str:
+        parts = urlsplit(self.url)
+        return f"PostgreSQL, {parts.hostname or 'local socket'}{parts.path}"
 
     def _connection(self) -> Any:
         import psycopg

@@ -103,7 +103,8 @@ class Gate:
         identity = await self.identify(request)
         if identity.claims is not None and action in identity.claims.access.get(f"repository:{name}", ()):
             return True
-        caller = identity.caller
+        # A token says what it is for: beyond that it opens only what everybody may read.
+        caller = identity.caller if identity.claims is None else ANONYMOUS
         return self.open or await self.core.db.read(lambda tx: level_of(tx, caller, name)) >= NEEDED[action]
 
     async def require_any(self, request: Request) -> Identity:
@@ -166,11 +167,11 @@ def _asked(action: str) -> str:
 
 def _reason(tx: Tx, caller: Caller, name: str, action: str, level: Level) -> str:
     """One sentence that tells the login what it lacks; the same for a hidden repository and one that does not exist."""
+    places = f"this login may push to {', '.join(pushable(tx, caller))}"
     if action == "push" and level < Level.READ:
-        places = ", ".join(pushable(tx, caller))
-        return f"{caller.name} may not push to {name}; this login may push to {places}"
-    if action == "pull":
-        return f"repository {name} does not exist or {caller.name} may not read it"
+        return f"{caller.name} may not push to {name}; {places}"
+    if action == "pull":  # the first thing that a push asks is whether a blob is there
+        return f"repository {name} does not exist or {caller.name} may not read it; {places}"
     if level < Level.READ:
         return f"repository {name} does not exist or {caller.name} may not {action} in it"
     return f"{caller.name} may {level.word} {name}; {action} needs {NEEDED[action].word}"

@@ -17,7 +17,6 @@ from dockyard.registry.accounts import set_team_member
 from dockyard.registry.core import Actor, Core, audit
 from dockyard.registry.database import Tx
 from dockyard.registry.errors import LDAP_FAILED, VALUE_INVALID
-from dockyard.registry.settings import read_setting
 
 _TIMEOUT = 10
 _PAGE = 500
@@ -163,11 +162,6 @@ def parse_settings(text: str) -> LdapSettings:
     if not settings.url.startswith(("ldap://", "ldaps://")) or "{name}" not in settings.user_filter:
         raise VALUE_INVALID(what="LDAP settings", reason="url is ldap:// or ldaps://, user_filter holds {name}")
     return settings
-
-
-async def load_directory(core: Core) -> Directory | None:
-    text = await core.db.read(lambda tx: read_setting(tx, "ldap"))
-    return Directory(parse_settings(text)) if text else None
 
 
 async def sync_teams(core: Core, members: dict[int, list[str]]) -> int:

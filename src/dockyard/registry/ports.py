@@ -34,6 +34,10 @@ class BlobStore(Protocol):
     All raise STORE_FAILED or STORE_FULL.
     """
 
+    @property
+    def place(self) -> str:
+        """Where the bytes are, for people."""
+
     async def begin(self, upload: str, offset: int, algorithm: str) -> Ingest:
         """Continue an upload at `offset`, hashing as it comes; unacknowledged bytes behind it are dropped."""
 

@@ -48,9 +48,11 @@ class Search:
         return Response(200, {"Content-Type": "application/json"}, msgspec.json.encode(body))
 
 
-def find(tx: Tx, caller: Caller, text: str, count: int) -> list[tuple[Any, ...]]:
+def find(tx: Tx, caller: Caller, text: str, count: int, namespace: str = "") -> list[tuple[Any, ...]]:
     """(name, description, stars, public, pulls, updated): the exact name first, then what begins with it, then more."""
     condition, args = visible_sql(caller)
+    if namespace:
+        condition, args = f"{condition} AND r.namespace = ?", [*args, namespace]
     plain = text.lower().strip().removeprefix("library/")
     pattern = plain.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return tx.all(

@@ -122,8 +122,8 @@ async def serve(args: argparse.Namespace, pages: Pages | None) -> None:
     host = host.strip("[]") or "127.0.0.1"
     config = Config(auth=args.auth, public=args.public, realm=args.realm, delete=not args.no_delete)
     places = Places(Path(args.data), args.database, args.bucket)
-    tls = _tls(args, host)
     registry = Registry.open(places, config, pages)
+    tls = _tls(args, host, registry)
     await registry.start()
     bound = await registry.server.listen_tcp(host, int(port), tls)
     scheme = "http" if tls is None else "https"
@@ -146,15 +146,11 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _tls(args: argparse.Namespace, host: str) -> ssl.SSLContext | None:
+def _tls(args: argparse.Namespace, host: str, registry: Registry) -> ssl.SSLContext | None:
     cert, key = args.tls_cert, args.tls_key
     if args.tls_self_made:
         cert, key = self_made(Path(args.data), host)
-    if not cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key or None)
-    return context
+    return registry.tls.begin(cert, key) if cert else None
 
 
 def _password(args: argparse.Namespace) -> str:

@@ -9,7 +9,12 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "gc_every_seconds": ("86400", "pause between two collections, 0 for never"),
     "untagged_seconds": ("", "age at which manifests without a tag are collected, empty for never"),
     "ldap": ("", "directory server, JSON: see `ldap.py`"),
+    "tls": ("", "certificate and key that all replicas use, JSON: see `tls.py`"),
 }
+
+
+SECRET = frozenset({"ldap", "tls"})
+"""Never shown or logged as they are."""
 
 
 def read_setting(tx: Tx, name: str, default: str | None = None) -> str:

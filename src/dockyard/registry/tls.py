@@ -1,12 +1,21 @@
-"""A certificate of our own making, for a registry that was given none."""
+"""TLS: the context that all listeners share, its certificate (given, saved by an administrator, or of our own making).
+
+A context takes a new certificate while it serves: connections that come later see it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import os
 import socket
+import ssl
 from pathlib import Path
+
+import msgspec
+
+from dockyard.registry.errors import VALUE_INVALID
 
 _DAYS = 825  # the longest that all clients accept
 
@@ -45,3 +54,70 @@ def self_made(data: Path, host: str) -> tuple[str, str]:
         file.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     certificate.write_bytes(made.public_bytes(Encoding.PEM))
     return str(certificate), str(key)
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """The setting `tls`: PEM texts."""
+
+    certificate: str
+    key: str
+
+
+def parse_saved(text: str) -> Saved:
+    """Raises VALUE_INVALID unless the key fits the certificate."""
+    try:
+        saved = msgspec.json.decode(text.encode(), type=Saved)
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), saved)
+    except (msgspec.DecodeError, ssl.SSLError, OSError, ValueError) as error:
+        raise VALUE_INVALID(what="certificate", reason=f"a PEM chain and its unencrypted key are needed ({error})") from error
+    return saved
+
+
+def _load(context: ssl.SSLContext, saved: Saved) -> None:
+    """OpenSSL reads files only: one that lives in memory, so that the key is written nowhere."""
+    fd = os.memfd_create("tls", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, f"{saved.certificate.strip()}\n{saved.key.strip()}\n".encode())
+        os.lseek(fd, 0, os.SEEK_SET)
+        context.load_cert_chain(f"/proc/self/fd/{fd}", password=lambda: b"")
+    finally:
+        os.close(fd)
+
+
+class Tls:
+    """Off until `begin`."""
+
+    def __init__(self) -> None:
+        self.context: ssl.SSLContext | None = None
+        self._certificate = b""
+        self._saved = ""
+
+    def begin(self, certificate: str, key: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(certificate, key or None)
+        self.context, self._certificate = context, Path(certificate).read_bytes()
+        return context
+
+    def use(self, setting: str) -> None:
+        """What an administrator saved; "" leaves what is used."""
+        if self.context is None or not setting or setting == self._saved:
+            return
+        saved = parse_saved(setting)
+        _load(self.context, saved)
+        self._saved, self._certificate = setting, saved.certificate.encode()
+
+    def describe(self) -> dict[str, str]:
+        """Of the certificate in use; {} without TLS."""
+        from cryptography import x509
+
+        if self.context is None:
+            return {}
+        found = x509.load_pem_x509_certificate(self._certificate)
+        names: list[str] = []
+        with contextlib.suppress(x509.ExtensionNotFound):
+            names = [str(n.value) for n in found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
+        return {
+            "Names": ", ".join(names) or found.subject.rfc4514_string(), "Issuer": found.issuer.rfc4514_string(),
+            "Valid until": found.not_valid_after.strftime("%Y-%m-%d %H:%M UTC"),
+        }  # fmt: skip

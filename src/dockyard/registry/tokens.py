@@ -51,14 +51,14 @@ class Tokens:
     def __init__(self, db: Database, service: str, clock: Callable[[], float]) -> None:
         self._db = db
         self._service = service
-        self._clock = clock
+        self.clock = clock
         self._keys: dict[str, _Key] = {}
         self._loaded = 0.0
         self._seen: dict[str, Claims] = {}
 
     async def load(self) -> None:
         """Read the keys; make a new one when the newest is a month old."""
-        now = self._clock()
+        now = self.clock()
 
         def work(tx: Tx) -> list[tuple[str, str, float]]:
             newest = tx.one("SELECT MAX(created) FROM signing_keys")
@@ -80,7 +80,7 @@ class Tokens:
 
     async def issue(self, subject: str, access: list[dict[str, Any]], seconds: int) -> tuple[str, float]:
         """(token, when it was issued)."""
-        now = self._clock()
+        now = self.clock()
         newest = max(self._keys.values(), key=lambda k: k.created, default=None)
         if newest is None or newest.created < now - KEY_SECONDS:
             await self.load()
@@ -94,7 +94,7 @@ class Tokens:
     def remembered(self, token: str) -> Claims | None:
         """Claims of a token that was verified before and is not expired; costs a look-up."""
         claims = self._seen.get(token)
-        return claims if claims is not None and claims.expires > self._clock() else None
+        return claims if claims is not None and claims.expires > self.clock() else None
 
     async def verify(self, token: str) -> Claims | None:
         """None for anything that is not a valid token of ours."""
@@ -108,7 +108,7 @@ class Tokens:
         kid = header.get("kid")
         if not isinstance(kid, str) or header.get("alg") != _ALGORITHM:
             return None
-        if kid not in self._keys and self._clock() - self._loaded > _RELOAD_SECONDS:
+        if kid not in self._keys and self.clock() - self._loaded > _RELOAD_SECONDS:
             await self.load()
         key = self._keys.get(kid)
         return None if key is None else self._check(token, key)
@@ -126,7 +126,7 @@ class Tokens:
             begin = float(body["nbf"])
         except (jwt.PyJWTError, KeyError, TypeError, ValueError):
             return None
-        now = self._clock()
+        now = self.clock()
         if now >= claims.expires or now < begin - _LEEWAY_SECONDS:
             return None
         if len(self._seen) >= _REMEMBERED:

@@ -36,6 +36,8 @@ class Event:
     tag: str = ""
     digest: str = ""
     actor: str = ""
+    count: int = 0
+    """Pulls are told together, every ten seconds."""
 
 
 def emit(tx: Tx, now: float, event: Event) -> None:
@@ -70,6 +72,8 @@ def payload(event: Event, form: str, now: float) -> dict[str, Any]:
         contents |= {"tag": event.tag, "imageName": f"{event.repository}:{event.tag}"}
     if event.digest:
         contents["digest"] = event.digest
+    if event.count:
+        contents["count"] = event.count
     at = datetime.datetime.fromtimestamp(now, datetime.UTC)
     return {
         "type": event.type, "createdAt": at.isoformat().replace("+00:00", "Z"), "contents": contents,

@@ -144,6 +144,9 @@ class Session:
     def refusal(self, response: BaseHTTPResponse, method: str, url: str, scopes: tuple[str, ...] = ()) -> DockyardError:
         what = operation(method, url)
         body = b""
+        if method == "HEAD" and response.status in (401, 403):  # only a GET has the reason (containerd asks so too)
+            response.close()
+            response = self._transport.request(self.endpoint, "GET", url, self._authorization(url, scopes))
         with contextlib.suppress(HTTPError, OSError):
             body = response.read(answers.MAX_ERROR_BODY)
         response.close()

@@ -24,8 +24,7 @@ from dockyard.kernel import cgroup, process, safefs
 from dockyard.model import ContainerConfig, EndpointSettings, HostConfig, Ulimit
 from dockyard.network import Controller, SandboxSpec
 from dockyard.runtime import HostFacts, RuntimeFacts, devices, make_spec, messages, users
-from dockyard.runtime.conmon import runtime_globals
-from dockyard.runtime.conmon import last_error
+from dockyard.runtime.conmon import last_error, runtime_globals
 from dockyard.runtime.request import HOST, Namespaces, ResolvedMount, SpecRequest
 
 __all__ = ["BuildExecutor", "BuildNetworks"]

@@ -46,7 +46,12 @@ class BucketStore:
     def __init__(self, url: str, **options: Any) -> None:
         with _translating():
             self._store: Any = obstore.store.from_url(url, **options)
+        self._url = url
         self._states: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
+
+    @property
+    def place(self) -> str:
+        return f"bucket {self._url}"
 
     async def begin(self, upload: str, offset: int, algorithm: str) -> BucketIngest:
         hasher, hashed = self._states.pop(upload, (None, -1))

@@ -54,6 +54,10 @@ class FileStore:
         for part in ("blobs", "uploads"):
             (root / part).mkdir(parents=True, exist_ok=True)
 
+    @property
+    def place(self) -> str:
+        return f"files below {self.root}"
+
     async def run(self, work: Callable[..., T], *args: object) -> T:
         """In the lane; a cancelled caller still waits for the thread, which uses the caller's descriptors."""
         job = asyncio.get_running_loop().run_in_executor(self._lane, work, *args)
