@@ -37,7 +37,7 @@ def spec(number: int, root: Path, *, port: bool = True) -> SandboxSpec:
 async def attach(controller: Controller, root: Path, count: int) -> None:
     spent: list[float] = []
     inside: list[float] = []
-    run = controller._thread.run
+    run = controller._core.thread.run
 
     async def timed(job: Any) -> Any:
         def work() -> Any:
@@ -49,14 +49,14 @@ async def attach(controller: Controller, root: Path, count: int) -> None:
 
         return await run(work)
 
-    controller._thread.run = timed  # type: ignore[method-assign]
+    controller._core.thread.run = timed  # type: ignore[method-assign]
     for number in range(count):
         made = spec(number, root)
         begin = time.perf_counter()
         await controller.connect(made.container_id, made.name, "bench", EndpointSettings())
         await controller.setup(made)
         spent.append((time.perf_counter() - begin) * 1e3)
-    controller._thread.run = run  # type: ignore[method-assign]
+    controller._core.thread.run = run  # type: ignore[method-assign]
     few = max(1, min(50, count // 4))
     show = statistics.median
     print(f"attach with a port: first {few}: {show(spent[:few]):.2f} ms, last {few} of {count}: {show(spent[-few:]):.2f} ms,"

@@ -115,11 +115,22 @@ def parse_size(text: str) -> int:
 
 def _network(settings: Settings) -> NetworkSettings:
     pools = tuple((str(pool["Base"]), int(pool["Size"])) for pool in settings.default_address_pools)
+    options = {
+        driver: {str(key): str(value) for key, value in rows.items()}
+        for driver, rows in settings.default_network_opts.items()
+        if isinstance(rows, dict)
+    }
     return NetworkSettings(
-        bridge=settings.bridge, bip=settings.bip, fixed_cidr=settings.fixed_cidr,
-        default_gateway=settings.default_gateway, mtu=settings.mtu, icc=settings.icc, ip_forward=settings.ip_forward,
-        ip_masq=settings.ip_masq, iptables=settings.iptables, host_ip=settings.ip, default_address_pools=pools,
-        dns=tuple(settings.dns), dns_search=tuple(settings.dns_search), dns_opts=tuple(settings.dns_opts),
+        bridge=settings.bridge, bip=settings.bip, bip6=settings.bip6, fixed_cidr=settings.fixed_cidr,
+        fixed_cidr_v6=settings.fixed_cidr_v6, default_gateway=settings.default_gateway,
+        default_gateway_v6=settings.default_gateway_v6, mtu=settings.mtu, icc=settings.icc, ipv6=settings.ipv6,
+        ip_forward=settings.ip_forward, ip_forward_no_drop=settings.ip_forward_no_drop, ip_masq=settings.ip_masq,
+        iptables=settings.iptables, ip6tables=settings.ip6tables, firewall_backend=settings.firewall_backend,
+        userland_proxy=settings.userland_proxy, allow_direct_routing=settings.allow_direct_routing,
+        bridge_accept_fwmark=settings.bridge_accept_fwmark, respect_host_firewall=settings.respect_host_firewall,
+        host_ip=settings.ip, host_gateway_ips=tuple(settings.host_gateway_ips), default_address_pools=pools,
+        default_network_opts=options, dns=tuple(settings.dns), dns_search=tuple(settings.dns_search),
+        dns_opts=tuple(settings.dns_opts),
     )  # fmt: skip
 
 

@@ -38,6 +38,11 @@ NO_CONTEXT = Code("DY-CLIENT-006", NotFound, 'context "{name}": context not foun
 TLS_FAILED = Code("DY-CLIENT-007", Unavailable, "cannot speak TLS with {host}: {cause}", check="INS-15")
 CONNECTION_LOST = Code("DY-CLIENT-008", Unavailable, "connection to {host} lost: {cause}")
 TOO_OLD = Code("DY-CLIENT-009", InvalidParameter, "the daemon at {host} speaks only API {version}, older than {least}")
+NO_PLUGIN = Code(
+    "DY-CLIENT-020", NotFound, "could not find plugin {name} in v1 plugin registry: plugin not found",
+    hint="its socket belongs in /run/docker/plugins, its .spec or .json in /etc/docker/plugins",
+)  # fmt: skip
+PLUGIN_FAILED = Code("DY-CLIENT-021", System, "plugin {plugin}: {method}: {cause}")
 
 _KINDS: dict[int, type[DockyardError]] = {
     304: NotModified, 400: InvalidParameter, 401: Unauthorized, 403: Forbidden, 404: NotFound, 405: NotImplementedYet,

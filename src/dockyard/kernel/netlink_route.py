@@ -114,6 +114,20 @@ def add_macvlan(name: str, *, parent: int, mode: str, mtu: int, netns: int, mac:
     return _new_link(name, "macvlan", [(_MACVLAN_MODE, MACVLAN_MODES[mode])], attrs)
 
 
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+
+
+def add_ipvlan(name: str, *, parent: int, mode: str, flag: str, mtu: int, netns: int) -> Message:
+    attrs: list[Attribute] = [(IFLA_LINK, parent), (IFLA_NET_NS_FD, netns)]
+    attrs += [(IFLA_MTU, mtu)] if mtu else []
+    ipvlan_mode, ipvlan_flags = 1, 2
+    data: list[Attribute] = [
+        (ipvlan_mode, struct.pack("=H", IPVLAN_MODES[mode])), (ipvlan_flags, struct.pack("=H", IPVLAN_FLAGS[flag])),
+    ]  # fmt: skip
+    return _new_link(name, "ipvlan", data, attrs)
+
+
 def add_vlan(name: str, *, parent: int, tag: int) -> Message:
     vlan_id = 1
     return _new_link(name, "vlan", [(vlan_id, struct.pack("=H", tag))], [(IFLA_LINK, parent)], up=True)

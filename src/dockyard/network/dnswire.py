@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 A, PTR, AAAA, ANY = 1, 12, 28, 255
-NOERROR, FORMERR, SERVFAIL = 0, 1, 2
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN = 0, 1, 2, 3
 TTL = 10
 """Seconds. Docker says 600, and a proxy that believes it talks to the old address of a container made anew."""
 PLAIN_UDP = 512

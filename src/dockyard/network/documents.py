@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dockyard.network import routing
 from dockyard.network.model import Endpoint, Network, Sandbox
 
 Json = dict[str, Any]
@@ -12,10 +13,10 @@ Json = dict[str, Any]
 
 def network(network: Network, endpoints: Sequence[Endpoint]) -> Json:
     return {
-        "Name": network.name, "Id": network.id, "Created": network.created, "Scope": "local", "Driver": network.driver,
+        "Name": network.name, "Id": network.id, "Created": network.created, "Scope": network.scope, "Driver": network.driver,
         "EnableIPv4": network.enable_ipv4, "EnableIPv6": network.enable_ipv6,
         "IPAM": {
-            "Driver": "default", "Options": network.ipam_options or None,
+            "Driver": network.ipam_driver, "Options": network.ipam_options or None,
             "Config": [_ipam_row(subnet) for subnet in network.subnets],
         },
         "Internal": network.internal, "Attachable": network.attachable, "Ingress": False,
@@ -32,7 +33,9 @@ def network(network: Network, endpoints: Sequence[Endpoint]) -> Json:
 
 
 def _ipam_row(subnet: Any) -> Json:
-    row: Json = {"Subnet": subnet.subnet, "Gateway": subnet.gateway}
+    row: Json = {"Subnet": subnet.subnet}
+    if subnet.gateway:
+        row["Gateway"] = subnet.gateway
     if subnet.ip_range:
         row["IPRange"] = subnet.ip_range
     if subnet.auxiliary:
@@ -67,8 +70,8 @@ def _ports(sandbox: Sandbox | None) -> Json:
 
 def _endpoint(network: Network, item: Endpoint) -> Json:
     wish, live = item.wish, bool(item.interface)
-    address, prefix, gateway = _place(network, "ip", item.address) if live else ("", 0, "")
-    address6, prefix6, gateway6 = _place(network, "ip6", item.address6) if live else ("", 0, "")
+    address, prefix, gateway = _place(network, item, "ip") if live else ("", 0, "")
+    address6, prefix6, gateway6 = _place(network, item, "ip6") if live else ("", 0, "")
     return {
         "IPAMConfig": wish.ipam_config, "Links": wish.links, "Aliases": wish.aliases, "MacAddress": item.mac,
         "DriverOpts": wish.driver_opts, "GwPriority": wish.gw_priority, "NetworkID": network.id,
@@ -78,8 +81,7 @@ def _endpoint(network: Network, item: Endpoint) -> Json:
     }  # fmt: skip
 
 
-def _place(network: Network, family: str, text: str) -> tuple[str, int, str]:
+def _place(network: Network, item: Endpoint, family: str) -> tuple[str, int, str]:
     """(address, prefix length, gateway); internal networks show no gateway, for nothing is routed."""
-    address, _, prefix = text.partition("/")
-    subnet = network.subnet(family)
-    return address, int(prefix or 0), subnet.gateway if subnet and not network.internal else ""
+    address, _, prefix = (item.address if family == "ip" else item.address6).partition("/")
+    return address, int(prefix or 0), "" if network.internal else routing.gateway_of(network, item, family)

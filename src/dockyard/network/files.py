@@ -8,18 +8,19 @@ from ipaddress import ip_address
 from dockyard.network.errors import BAD
 
 EMBEDDED_DNS = "127.0.0.11"
+LOOPBACK = "127.0.0.1"
 _STATIC = (
     "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n"
     "ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
 )
 
 
-def hosts(entries: Iterable[tuple[str, Sequence[str]]], extra: Iterable[str], gateway: str) -> str:
-    """``extra`` is --add-host (``name:address`` or ``name=address``; host-gateway stands for ``gateway``)."""
+def hosts(entries: Iterable[tuple[str, Sequence[str]]], extra: Iterable[str], gateways: Sequence[str]) -> str:
+    """``extra`` is --add-host (``name:address`` or ``name=address``; host-gateway stands for ``gateways``)."""
     lines = [_STATIC]
     for row in extra:
         name, address = split_extra_host(row)
-        lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}\n")
+        lines += [f"{item}\t{name}\n" for item in (gateways if address == "host-gateway" else [address])]
     lines += [f"{address}\t{' '.join(dict.fromkeys(names))}\n" for address, names in entries]
     return "".join(lines)
 

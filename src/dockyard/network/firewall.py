@@ -11,7 +11,8 @@ hook has its say.
     prerouting   local address and port in ports_any, ports_at   -> dnat  (output: the same, for the host's own)
     forward      known flow, or same bridge with icc: accept
                  internal in or out: drop
-                 into a bridge: dnat'ed | link | routed port | open network: accept; else drop
+                 into a bridge: dnat'ed | marked | link | routed port | trusted | open network: accept; else drop
+                 between two interfaces that were there when we switched forwarding on: drop
     postrouting  published and back into its own bridge, or from loopback -> masquerade
                  from a masqueraded bridge to elsewhere              -> snat or masquerade
 
@@ -24,11 +25,13 @@ and the client's retransmission (1 s for TCP) goes through.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from dockyard.network.model import FAMILIES, LinkRule, Network, Published
+from dockyard.network.model import FAMILIES, LinkRule, Network, Published, Sandbox
 
 NAME = "dockyard"
+"""Our table; a second engine in the same network namespace takes another name."""
 APPROVAL = "10m"
 """How long a sender's approval lasts before the host's policy is asked again."""
 _ADDRESS = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
@@ -45,6 +48,8 @@ add set {f} {t} routed {{ type ifname; }}
 add set {f} {t} home {{ type ifname . {a}; flags interval; }}
 add set {f} {t} talk {{ type ifname . ifname; }}
 add set {f} {t} direct {{ type {a} . inet_proto . inet_service; }}
+add set {f} {t} trusted {{ type ifname . {a} . inet_proto . inet_service; }}
+add set {f} {t} uplinks {{ type ifname; }}
 add set {f} {t} links {{ type {a} . {a} . inet_proto . inet_service; }}
 add map {f} {t} snat_by {{ type ifname : {a}; }}
 add map {f} {t} ports_any {{ type inet_proto . inet_service : {a} . inet_service; }}
@@ -73,11 +78,13 @@ add rule {f} {t} forward iifname . oifname @talk accept
 add rule {f} {t} forward iifname @internal drop
 add rule {f} {t} forward oifname @internal drop
 add rule {f} {t} forward oifname @bridges ct status dnat accept
-add rule {f} {t} forward {f} saddr . {f} daddr . meta l4proto . th dport @links accept
+{mark}add rule {f} {t} forward {f} saddr . {f} daddr . meta l4proto . th dport @links accept
 add rule {f} {t} forward {f} daddr . meta l4proto . th dport @direct accept
+add rule {f} {t} forward iifname . {f} daddr . meta l4proto . th dport @trusted accept
 add rule {f} {t} forward oifname @routed meta l4proto {icmp} accept
 add rule {f} {t} forward oifname @open accept
 add rule {f} {t} forward oifname @bridges drop
+add rule {f} {t} forward iifname @uplinks oifname @uplinks drop
 add rule {f} {t} postrouting ct status dnat oifname . {f} saddr @home masquerade
 add rule {f} {t} postrouting oifname @bridges {f} saddr {loopback} masquerade
 add rule {f} {t} postrouting oifname @bridges return
@@ -92,15 +99,14 @@ flush chain {f} {t} input
 add rule {f} {t} input ct state new meta l4proto . th dport @held add @approved {{ {f} saddr . meta l4proto . th dport }} drop
 add rule {f} {t} prerouting iifname != @bridges {f} saddr . meta l4proto . th dport != @approved return
 """
-_STATE = ("bridges", "internal", "masked", "open", "routed", "home", "talk", "direct", "links")
+_MARK = "add rule {f} {t} forward oifname @bridges meta mark and {mask} == {value} accept\n"
+_STATE = (
+    "bridges", "internal", "masked", "open", "routed", "home", "talk", "direct", "trusted", "uplinks", "links",
+)  # fmt: skip
 _MAPS = ("snat_by", "ports_any", "ports_at")
 
 Element = tuple[str, str, str, str]
 """(family, set or map, key, value or "")."""
-
-
-def remove() -> str:
-    return "".join(f"add table {family} {NAME}\ndelete table {family} {NAME}\n" for family in FAMILIES)
 
 
 def network_elements(network: Network) -> list[Element]:
@@ -129,8 +135,11 @@ def port_elements(ports: Iterable[Published], *, guarded: bool = False) -> list[
     found: list[Element] = []
     for item in ports:
         family = "ip6" if ":" in item.address else "ip"
-        if item.direct:
-            found.append((family, "direct", f"{item.address} . {item.protocol} . {item.port}", ""))
+        at = f"{item.address} . {item.protocol} . {item.port}"
+        if item.direct or "*" in item.trusted:
+            found.append((family, "direct", at, ""))
+        found += [(family, "trusted", f'"{name}" . {at}', "") for name in item.trusted if name != "*"]
+        if item.direct or item.proxied:
             continue
         target = f"{item.address} . {item.port}"
         if item.host_ip in {"", "0.0.0.0", "::"}:
@@ -143,38 +152,70 @@ def port_elements(ports: Iterable[Published], *, guarded: bool = False) -> list[
 
 
 def link_elements(links: Iterable[LinkRule]) -> list[Element]:
-    """Both directions: the answer's first packet is known to conntrack, UDP peers may speak first."""
+    """One direction: an answer is known to conntrack."""
     return [
-        ("ip", "links", f"{item.source} . {item.target} . {item.protocol} . {item.port}", "") for item in links
+        ("ip6" if ":" in item.source else "ip", "links", f"{item.source} . {item.target} . {item.protocol} . {item.port}", "")
+        for item in links
     ]
 
 
-def add(elements: Iterable[Element]) -> str:
-    return "".join(
-        f"add element {family} {NAME} {name} {{ {key}{' : ' + value if value else ''} }}\n"
-        for family, name, key, value in elements
-    )
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Texts for the tables of one engine."""
+
+    table: str = NAME
+    families: Sequence[str] = FAMILIES
+    guarded: bool = False
+    fwmark: str = ""
+
+    def elements(self, sandbox: Sandbox) -> list[Element]:
+        return self._chosen([*port_elements(sandbox.published, guarded=self.guarded), *link_elements(sandbox.links)])
+
+    def network(self, network: Network) -> list[Element]:
+        return self._chosen(network_elements(network))
+
+    def uplinks(self, names: Iterable[str]) -> list[Element]:
+        return [(family, "uplinks", f'"{name}"', "") for family in self.families for name in names]
+
+    def _chosen(self, elements: Iterable[Element]) -> list[Element]:
+        return [item for item in elements if item[0] in self.families]
+
+    def add(self, elements: Iterable[Element]) -> str:
+        return "".join(
+            f"add element {family} {self.table} {name} {{ {key}{' : ' + value if value else ''} }}\n"
+            for family, name, key, value in elements
+        )
+
+    def delete(self, elements: Iterable[Element]) -> str:
+        """Adds before it deletes: nft refuses to delete what is not there, and removal must be repeatable."""
+        rows = list(dict.fromkeys(elements))
+        return self.add(rows) + "".join(
+            f"delete element {family} {self.table} {name} {{ {key} }}\n" for family, name, key, _ in rows
+        )
+
+    def whole(self, elements: Iterable[Element], *, anew: bool = False) -> str:
+        """The complete tables in one transaction: rules and elements are replaced between two packets. ``anew`` for
+        tables that cannot be completed, e.g. those of another version of ours."""
+        text = self.remove() if anew else ""
+        for family in self.families:
+            words = {"f": family, "t": self.table, "a": _ADDRESS[family], "ttl": APPROVAL}
+            own = "" if family == "ip" else f"{family} daddr != ::1 "
+            guard = _GUARD.format(**words).lstrip() if self.guarded else ""
+            mark = _MARK.format(**words, **_mark(self.fwmark)) if self.fwmark else ""
+            text += _SETS.format(**words)
+            text += _RULES.format(
+                **words, loopback=_LOOPBACK[family], icmp=_ICMP[family], own=own, guard=guard, mark=mark
+            )
+            names = (*_STATE, "held") if self.guarded else _STATE
+            text += "".join(f"flush set {family} {self.table} {name}\n" for name in names)
+            text += "".join(f"flush map {family} {self.table} {name}\n" for name in _MAPS)
+        return text + self.add(self._chosen(elements))
+
+    def remove(self) -> str:
+        return "".join(f"add table {family} {self.table}\ndelete table {family} {self.table}\n" for family in FAMILIES)
 
 
-def delete(elements: Iterable[Element]) -> str:
-    """Adds before it deletes: nft refuses to delete what is not there, and removal must be repeatable."""
-    rows = list(dict.fromkeys(elements))
-    return add(rows) + "".join(f"delete element {family} {NAME} {name} {{ {key} }}\n" for family, name, key, _ in rows)
-
-
-def whole(elements: Iterable[Element], families: Iterable[str], *, guarded: bool = False) -> str:
-    """The complete tables in one transaction: rules and elements are replaced between two packets."""
-    text = ""
-    chosen = set(families)
-    for family in FAMILIES:
-        if family not in chosen:
-            continue
-        words = {"f": family, "t": NAME, "a": _ADDRESS[family], "ttl": APPROVAL}
-        own = "" if family == "ip" else f"{family} daddr != ::1 "
-        guard = _GUARD.format(**words).lstrip() if guarded else ""
-        text += _SETS.format(**words)
-        text += _RULES.format(**words, loopback=_LOOPBACK[family], icmp=_ICMP[family], own=own, guard=guard)
-        names = (*_STATE, "held") if guarded else _STATE
-        text += "".join(f"flush set {family} {NAME} {name}\n" for name in names)
-        text += "".join(f"flush map {family} {NAME} {name}\n" for name in _MAPS)
-    return text + add(item for item in elements if item[0] in chosen)
+def _mark(text: str) -> dict[str, int]:
+    """VALUE or VALUE/MASK, as iptables takes it."""
+    value, _, mask = text.partition("/")
+    return {"value": int(value, 0), "mask": int(mask, 0) if mask else 0xFFFFFFFF}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def host_resolv_conf() -> str:
 
 def write(
     spec: SandboxSpec, settings: NetworkSettings, linked: Sequence[tuple[str, Sequence[str]]], own: Sequence[str],
-    gateway: str, *, embedded: bool,
+    gateways: Sequence[str], *, embedded: bool,
 ) -> None:  # fmt: skip
     """hosts, hostname and resolv.conf. ``linked``: (address, names) of links; ``own``: the container's addresses."""
     if spec.mode == "host":
@@ -35,11 +36,33 @@ def write(
     else:
         name = f"{spec.hostname}.{spec.domainname}" if spec.domainname else spec.hostname
         names = [name, spec.hostname] if spec.domainname else [name]
-        hosts = files.hosts([*linked, *((address, names) for address in own)], spec.extra_hosts, gateway)
+        hosts = files.hosts([*linked, *((address, names) for address in own)], spec.extra_hosts, gateways)
     resolv = files.resolv_conf(
         host_resolv_conf(), dns=spec.dns or settings.dns, search=spec.dns_search or settings.dns_search,
         options=spec.dns_options or settings.dns_opts, embedded=embedded,
     )  # fmt: skip
-    for leaf, text in (("hosts", hosts), ("hostname", spec.hostname + "\n"), ("resolv.conf", resolv)):
-        # In place: the file is bind mounted into the container, a new one would not be seen there.
-        Path(spec.files_dir, leaf).write_text(text)
+    where = Path(spec.files_dir)
+    # In place: the files are bind mounted into the container, new ones would not be seen there.
+    where.joinpath("hosts").write_text(hosts)
+    where.joinpath("hostname").write_text(spec.hostname + "\n")
+    _write_resolv_conf(where, resolv)
+
+
+def _write_resolv_conf(where: Path, text: str) -> None:
+    """Follows the host's file at each start, unless somebody has edited the container's: then it is theirs. The hash of
+    what we wrote is beside it, as Docker has it."""
+    path, mark = where / "resolv.conf", where / "resolv.conf.hash"
+    if path.exists() and mark.exists() and mark.read_text() != _digest(path.read_bytes()):
+        return
+    path.write_text(text)
+    mark.write_text(_digest(text.encode()))
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def only_loopback_servers() -> bool:
+    """The host names servers, but none that a container can reach by itself."""
+    text = host_resolv_conf()
+    return bool(files.all_servers(text)) and not files.name_servers(text)

@@ -7,11 +7,12 @@ the host or a name server of its resolv.conf is passed over: VPNs and office net
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from dockyard.network.errors import ADDRESS_IN_USE, BAD, NO_ADDRESS, NO_POOL, OVERLAP
-from dockyard.network.model import DEFAULT_POOLS, Subnet
+from dockyard.network.model import DEFAULT_POOLS, Endpoint, Subnet
 
 Pool = IPv4Network | IPv6Network
 
@@ -48,19 +49,47 @@ def unique_local(seed: str) -> IPv6Network:
     return IPv6Network((b"\xfd" + hashlib.sha256(seed.encode()).digest()[:7] + bytes(8), 64))
 
 
+def parse_network(text: str) -> Pool:
+    """A network that this host itself named."""
+    return ip_network(text, strict=False)
+
+
+def choose_pool6(pools: Iterable[tuple[str, int]], own: Iterable[tuple[str, Pool]], seed: str) -> Pool:
+    """The first free IPv6 pool of the administrator's, or a unique local /64."""
+    used = [pool for _, pool in own if pool.version == 6]
+    asked = [item for item in pools if ":" in item[0]]
+    for pool in candidates(asked) if asked else ():
+        if not any(pool.overlaps(other) for other in used):
+            return pool
+    return unique_local(seed)
+
+
 def choose_pool(pools: Iterable[tuple[str, int]], taken: Iterable[Pool]) -> Pool:
     """The first IPv4 pool that overlaps nothing. Raises System when all are used."""
     avoid = [network for network in taken if network.prefixlen > 0 and network.version == 4]
-    for pool in candidates(pools):
-        if pool.version == 4 and not any(pool.overlaps(other) for other in avoid):
+    for pool in candidates(item for item in pools if ":" not in item[0]):
+        if not any(pool.overlaps(other) for other in avoid):
             return pool
     raise NO_POOL()
 
 
-def check_overlap(pool: Pool, networks: Iterable[Pool]) -> None:
-    for other in networks:
+def check_overlap(pool: Pool, networks: Iterable[tuple[str, Pool]]) -> None:
+    """Raises Forbidden that names the other network (its name and pool are given)."""
+    for name, other in networks:
         if pool.version == other.version and pool.overlaps(other):
-            raise OVERLAP(pool=pool, other=other)
+            raise OVERLAP(pool=pool, other=other, name=name)
+
+
+def route_warning(pool: Pool, routes: Iterable[str]) -> str:
+    """A subnet that the user gave may cover what the host reaches by another way: allowed, but told."""
+    for text in routes:
+        route = ip_network(text, strict=False)
+        if route.version == pool.version and route.prefixlen > 0 and route.overlaps(pool):
+            return (
+                f"subnet {pool} overlaps the host's route to {route}: what is behind that route cannot be reached "
+                "from this host's containers, nor maybe from the host; choose another --subnet"
+            )
+    return ""
 
 
 def resolve_subnet(subnet: str, gateway: str, ip_range: str, auxiliary: dict[str, str]) -> Subnet:
@@ -69,10 +98,8 @@ def resolve_subnet(subnet: str, gateway: str, ip_range: str, auxiliary: dict[str
     if str(pool.network_address) != subnet.partition("/")[0]:
         raise BAD(cause=f"invalid network config:\ninvalid subnet {subnet}: it should be {pool}")
     first = pool.network_address + (1 if pool.num_addresses > 2 else 0)
-    door = parse_address(gateway, "gateway") if gateway else first
-    if door not in pool:
-        raise BAD(cause=f"invalid network config:\nno matching subnet for gateway {gateway}")
-    if ip_range and not _inside(parse_subnet(ip_range), pool):
+    door = check_gateway(gateway, subnet) if gateway else first
+    if ip_range and not inside(parse_subnet(ip_range), pool):
         raise BAD(cause=f"invalid network config:\nno matching subnet for range {ip_range}")
     for name, address in auxiliary.items():
         if parse_address(address, f"auxiliary {name}") not in pool:
@@ -80,26 +107,65 @@ def resolve_subnet(subnet: str, gateway: str, ip_range: str, auxiliary: dict[str
     return Subnet(str(pool), str(door), ip_range, dict(auxiliary))
 
 
-def _inside(part: Pool, pool: Pool) -> bool:
+def check_gateway(gateway: str, subnet: str) -> IPv4Address | IPv6Address:
+    door = parse_address(gateway, "gateway")
+    if door not in parse_subnet(subnet):
+        raise BAD(cause=f"invalid network config:\nno matching subnet for gateway {gateway}")
+    return door
+
+
+def inside(part: Pool, pool: Pool) -> bool:
     return part.version == pool.version and part.network_address in pool and part.broadcast_address in pool
 
 
-def allocate(subnet: Subnet, used: Iterable[str], wish: str, network: str) -> str:
-    """``ADDRESS/PREFIX``. Raises Forbidden for an address in use, System when none is left."""
+class Ledger:
+    """Addresses by network: held by endpoints, and wished for by endpoints that do not run now."""
+
+    def __init__(self) -> None:
+        self._held: defaultdict[tuple[str, int], Counter[int]] = defaultdict(Counter)
+        self._wished: defaultdict[tuple[str, int], Counter[int]] = defaultdict(Counter)
+
+    def add(self, endpoint: Endpoint) -> None:
+        self._count(endpoint, 1)
+
+    def drop(self, endpoint: Endpoint) -> None:
+        self._count(endpoint, -1)
+
+    def _count(self, endpoint: Endpoint, step: int) -> None:
+        for book, texts in ((self._held, endpoint.addresses), (self._wished, endpoint.wished)):
+            for text in texts:
+                address = ip_address(text)
+                counter = book[(endpoint.network, address.version)]
+                counter[int(address)] += step
+                if counter[int(address)] <= 0:
+                    del counter[int(address)]
+
+    def allocate(self, network_id: str, name: str, subnet: Subnet, wish: str) -> str:
+        """``ADDRESS/PREFIX``. Raises Forbidden for an address in use, System when none is left."""
+        pool = ip_network(subnet.subnet)
+        held = self._held[(network_id, pool.version)]
+        reserved = {int(ip_address(item)) for item in (subnet.gateway, *subnet.auxiliary.values()) if item}
+        if wish:
+            address = wished_address(subnet, wish)
+            if int(address) in held or int(address) in reserved:
+                raise ADDRESS_IN_USE()
+            return f"{address}/{pool.prefixlen}"
+        kept = self._wished[(network_id, pool.version)]
+        span = parse_subnet(subnet.ip_range) if subnet.ip_range else pool
+        reserved |= {int(pool.network_address), int(pool.broadcast_address)} if pool.num_addresses > 2 else set()
+        for number in range(int(span.network_address), int(span.broadcast_address) + 1):
+            if number not in held and number not in reserved and number not in kept:
+                return f"{IPv4Address(number) if pool.version == 4 else IPv6Address(number)}/{pool.prefixlen}"
+        raise NO_ADDRESS(network=name, version=pool.version, subnet=subnet.ip_range or subnet.subnet)
+
+
+def wished_address(subnet: Subnet, wish: str) -> IPv4Address | IPv6Address:
+    """Raises InvalidParameter for an address that the subnet does not hold."""
     pool = ip_network(subnet.subnet)
-    reserved = {int(ip_address(item.partition("/")[0])) for item in used if item}
-    reserved |= {int(ip_address(item)) for item in (subnet.gateway, *subnet.auxiliary.values()) if item}
-    if wish:
-        address = parse_address(wish, f"IPv{pool.version}")
-        if address not in pool:
-            raise BAD(cause=f"invalid endpoint settings: no configured subnet contains IP address {wish}")
-        if int(address) in reserved:
-            raise ADDRESS_IN_USE()
-        return f"{address}/{pool.prefixlen}"
-    span = parse_subnet(subnet.ip_range) if subnet.ip_range else pool
-    first, last = int(span.network_address), int(span.broadcast_address)
-    reserved |= {int(pool.network_address), int(pool.broadcast_address)} if pool.num_addresses > 2 else set()
-    for number in range(first, last + 1):
-        if number not in reserved:
-            return f"{ip_address(number) if pool.version == 4 else IPv6Address(number)}/{pool.prefixlen}"
-    raise NO_ADDRESS(network=network, version=pool.version, subnet=subnet.ip_range or subnet.subnet)
+    try:
+        address = ip_address(wish)
+    except ValueError:
+        raise BAD(cause=f"invalid endpoint settings:\ninvalid IPv{pool.version} address: {wish}") from None
+    if address not in pool:
+        raise BAD(cause=f"invalid endpoint settings:\nno configured subnet contains IP address {wish}")
+    return address

@@ -1,25 +1,25 @@
-"""What the kernel is asked for: bridges, interfaces of containers, addresses, routes. In the room's namespace thread.
+"""What the kernel is asked for: sandboxes, their interfaces, addresses and routes; facts of the host. In the room's
+namespace thread.
 
 One netlink batch on the host's side, one inside the sandbox, one nft transaction: a start costs a few system calls.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 from dockyard.kernel import netlink_route as rt
 from dockyard.kernel import netns, sysctl
 from dockyard.kernel.netlink import Message, NetlinkError, NetlinkSocket
-from dockyard.kernel.nft import Nft, NftError
-from dockyard.network import coexist
+from dockyard.network.drivers.bridge import host_name
 from dockyard.network.errors import KERNEL
-from dockyard.network.model import FAMILIES, Door, Endpoint, Network
+from dockyard.network.model import Door, Endpoint, Network
 from dockyard.network.names import Doors, open_doors
+from dockyard.network.ports import Driver
 
 DEFAULT_MTU = 1500
 
@@ -34,6 +34,12 @@ def uplink_mtu() -> int:
     return DEFAULT_MTU
 
 
+def forwarding_interfaces() -> list[str]:
+    """Links of the host that may be somebody's way through it, once forwarding is on."""
+    with NetlinkSocket() as netlink:
+        return sorted(link.name for link in rt.links(netlink) if link.name != "lo" and not link.master)
+
+
 def host_networks() -> list[str]:
     """Destinations of the host's routes: pools keep clear of them."""
     with NetlinkSocket() as netlink:
@@ -46,103 +52,7 @@ def link_exists(name: str) -> bool:
         return rt.link(netlink, name) is not None
 
 
-class HostFirewall:
-    """nftables in the host's namespace, by one context that is kept: closing one after a transaction that deleted
-    something waits for a grace period of the kernel (nft_rcv_nl_event in nf_tables_api.c; 13 ms here)."""
-
-    def __init__(self) -> None:
-        self._nft: Nft | None = None
-
-    def run(self, commands: str) -> None:
-        """One transaction. Raises System."""
-        try:
-            self._nft = self._nft or Nft()
-            self._nft.run(commands)
-        except NftError as error:
-            raise KERNEL(what="change the firewall", cause=str(error).splitlines()[0]) from None
-
-    def pass_forward_policy(self, bridges: Sequence[str], families: Sequence[str], gone: Sequence[str] = ()) -> None:
-        """See ``coexist``. A missing chain, or one of iptables-legacy that nft does not show, is left alone."""
-        self._nft = self._nft or Nft()
-        for family in families:
-            try:
-                chain = self._nft.json(f"list chain {family} filter FORWARD")
-            except NftError:
-                continue
-            commands = coexist.commands(family, chain, bridges, gone)
-            if commands:
-                self.run(commands)
-
-    def close(self) -> None:
-        if self._nft is not None:
-            self._nft.close()
-
-
-def mac_of(address: str) -> str:
-    """From the address, as Docker's 02:42 ones. Its next holder has the same MAC, so no neighbour's cache is stale
-    (seen: 6 s of silence on a published port after a new container took over an address)."""
-    packed = ip_address(address.partition("/")[0]).packed[-4:]
-    return "02:42:" + packed.hex(":")
-
-
-def mtu_of(network: Network, default: int) -> int:
-    return int(network.option("com.docker.network.driver.mtu") or default)
-
-
-# -- bridges ----------------------------------------------------------------------------------------------------------
-
-
-def setup_bridge(network: Network, mtu: int) -> None:
-    """The bridge with its addresses; what is there already is completed."""
-    name = network.bridge
-    try:
-        with NetlinkSocket() as netlink:
-            link = rt.link(netlink, name)
-            if link is None:
-                mac = mac_of(network.subnets[0].gateway)
-                netlink.batch([rt.add_bridge(name, mac=mac, mtu=mtu_of(network, mtu), filtered=not network.icc)])
-                link = rt.link(netlink, name)
-            assert link is not None
-            _sysctls_of_bridge(network)
-            netlink.batch([rt.change_link(link.index, up=True), *_bridge_addresses(network, link.index)])
-    except NetlinkError as error:
-        raise KERNEL(what=f"make bridge {name}", cause=str(error)) from None
-
-
-def _bridge_addresses(network: Network, index: int) -> list[Message]:
-    found = []
-    for family in FAMILIES:
-        subnet = network.subnet(family)
-        hidden = family == "ip" and network.option("com.docker.network.bridge.inhibit_ipv4") == "true"
-        if subnet is not None and not hidden and network.gateway_mode(family) != "isolated":
-            prefix = subnet.subnet.partition("/")[2]
-            found.append(rt.add_address(index, ip_interface(f"{subnet.gateway}/{prefix}")))
-    return found
-
-
-def _sysctls_of_bridge(network: Network) -> None:
-    name = network.bridge.replace(".", "/")
-    # Packets for 127.0.0.1:PORT are sent on to the container; the raw chain keeps the way back closed.
-    sysctl.write_if_present(f"net.ipv4.conf.{name}.route_localnet", "1")
-    # A container with a foot in two networks may answer by the other one (netavark#962).
-    sysctl.write_if_present(f"net.ipv4.conf.{name}.rp_filter", "2")
-    sysctl.write_if_present(f"net.ipv6.conf.{name}.disable_ipv6", "0" if network.subnet("ip6") else "1")
-    sysctl.write_if_present(f"net.ipv6.conf.{name}.accept_ra", "0")
-    # IPAM is the only giver of addresses; detection would keep the bridge's neighbours waiting for seconds.
-    sysctl.write_if_present(f"net.ipv6.conf.{name}.accept_dad", "0")
-
-
-def remove_bridge(network: Network) -> None:
-    with NetlinkSocket() as netlink:
-        netlink.batch([rt.remove_link(name=network.bridge)])
-
-
 # -- sandboxes --------------------------------------------------------------------------------------------------------
-
-
-def host_name(endpoint: Endpoint) -> str:
-    """Name of the host's end of the pair: found again after a crash by the endpoint alone."""
-    return f"veth{endpoint.id[:7]}"
 
 
 @dataclass(slots=True)
@@ -189,22 +99,33 @@ def keep_sandbox(spare: Spare, path: Path) -> None:
     netns.keep(spare.namespace, path)
 
 
-def plug(sandbox: int, pairs: Sequence[tuple[Network, Endpoint]], mtu: int, doors: Sequence[Door]) -> None:
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """One endpoint that goes into a sandbox."""
+
+    driver: Driver
+    network: Network
+    endpoint: Endpoint
+
+
+def plug(sandbox: int, plugs: Sequence[Plug], doors: Sequence[Door]) -> None:
     """Endpoints into a sandbox, and its default routes."""
+    rows = [(item, item.driver.parent(item.network, item.endpoint)) for item in plugs]
+    wired = [(item, parent) for item, parent in rows if parent]
     with NetlinkSocket() as netlink:
-        indexes = {link.name: link.index for link in rt.links(netlink)} if len(pairs) > 4 else {}
-        messages = []
-        for network, endpoint in pairs:
-            found = indexes.get(network.parent) or _index(netlink, network.parent)
+        indexes = {link.name: link.index for link in rt.links(netlink)} if len(wired) > 4 else {}
+        messages: list[Message] = []
+        for item, parent in wired:
+            found = indexes.get(parent) or _index(netlink, parent)
             if not found:
-                raise KERNEL(what=f"connect to network {network.name}", cause=f"{network.parent} is missing")
-            messages += _interface(network, endpoint, found, sandbox, mtu)
+                raise KERNEL(what=f"connect to network {item.network.name}", cause=f"{parent} is missing")
+            messages += item.driver.interface(item.network, item.endpoint, found, sandbox)
         try:
             netlink.batch(messages)
         except NetlinkError as error:
             raise KERNEL(what="connect the container", cause=str(error)) from None
     with netns.entered(sandbox):
-        _configure(pairs, doors)
+        _configure([item.endpoint for item, _ in wired], doors)
 
 
 def name_doors(sandbox: int | str) -> Doors:
@@ -219,39 +140,18 @@ def _index(netlink: NetlinkSocket, name: str) -> int:
     return link.index if link else 0
 
 
-def _interface(network: Network, endpoint: Endpoint, parent: int, sandbox: int, mtu: int) -> list[Message]:
-    inner, mac = endpoint.interface, endpoint.mac
-    if network.driver == "macvlan":
-        mode = network.option("macvlan_mode", "bridge")
-        wanted = int(network.option("com.docker.network.driver.mtu") or 0)
-        return [rt.add_macvlan(inner, parent=parent, mode=mode, mtu=wanted, netns=sandbox, mac=mac)]
-    name = host_name(endpoint)
-    size = mtu_of(network, mtu)
-    return [
-        rt.remove_link(name=name),
-        rt.add_veth(name, mtu=size, bridge=parent, netns=sandbox, peer=inner, mac=mac),
-        rt.set_bridge_port(name, hairpin=True),
-    ]
-
-
-def _configure(pairs: Sequence[tuple[Network, Endpoint]], doors: Sequence[Door]) -> None:
+def _configure(endpoints: Sequence[Endpoint], doors: Sequence[Door]) -> None:
     with NetlinkSocket() as netlink:
         messages, indexes = [], dict[str, int]()
-        for _, endpoint in pairs:
+        for endpoint in endpoints:
             link = rt.link(netlink, endpoint.interface)
             if link is None:
                 raise KERNEL(what="connect the container", cause=f"{endpoint.interface} is missing")
             indexes[endpoint.interface] = link.index
             if endpoint.address6:
                 sysctl.write_if_present(f"net.ipv6.conf.{endpoint.interface}.disable_ipv6", "0")
-            for name, value in endpoint.sysctls.items():
-                sysctl.write(name, value)
-            extra = endpoint.wish.ipam_config.link_local_ips if endpoint.wish.ipam_config else None
-            local = [f"{item}/{'64' if ':' in item else '16'}" for item in extra or ()]
-            for address in (endpoint.address, endpoint.address6, *local):
-                if address:
-                    messages.append(rt.add_address(link.index, ip_interface(address)))
-            messages.append(rt.change_link(link.index, up=True))
+            _write_sysctls(endpoint)
+            messages += _addresses(endpoint, link.index)
         messages += _default_routes(doors, indexes)
         try:
             netlink.batch(messages)
@@ -259,12 +159,36 @@ def _configure(pairs: Sequence[tuple[Network, Endpoint]], doors: Sequence[Door])
             raise KERNEL(what="configure the container's interfaces", cause=str(error)) from None
 
 
+def _write_sysctls(endpoint: Endpoint) -> None:
+    for name, value in endpoint.sysctls.items():
+        try:
+            sysctl.write(name, value)
+        except OSError as error:
+            raise KERNEL(what=f"set sysctl {name}={value} of interface {endpoint.interface}", cause=error.strerror) from None
+
+
+def _addresses(endpoint: Endpoint, index: int) -> list[Message]:
+    """Addresses, the interface up, a plugin's routes."""
+    extra = endpoint.wish.ipam_config.link_local_ips if endpoint.wish.ipam_config else None
+    local = [f"{item}/{'64' if ':' in item else '16'}" for item in extra or ()]
+    texts = [item for item in (endpoint.address, endpoint.address6, *local) if item]
+    messages = [rt.add_address(index, ip_interface(item)) for item in texts]
+    messages.append(rt.change_link(index, up=True))
+    for route in endpoint.joined.routes if endpoint.joined else ():
+        hop = ip_address(route.next_hop) if route.next_hop else None
+        messages.append(rt.add_route(ip_network(route.destination), oif=index, gateway=hop))
+    return messages
+
+
 def _default_routes(doors: Sequence[Door], indexes: dict[str, int]) -> list[Message]:
     return [
-        rt.add_route(None, oif=indexes[door.interface], gateway=ip_address(door.gateway))
+        rt.add_route(
+            None, oif=indexes[door.interface], gateway=ip_address(door.gateway) if door.gateway else None,
+            version=4 if door.family == "ip" else 6,
+        )
         for door in doors
         if door.interface in indexes
-    ]
+    ]  # fmt: skip
 
 
 def route_by(sandbox: int, doors: Sequence[Door]) -> None:
@@ -288,44 +212,10 @@ def remove_links(names: Sequence[str]) -> None:
         netlink.batch([rt.remove_link(name=name) for name in names])
 
 
-def unplug(endpoints: Sequence[Endpoint]) -> None:
-    with NetlinkSocket() as netlink, contextlib.suppress(NetlinkError):
-        netlink.batch([rt.remove_link(name=host_name(endpoint)) for endpoint in endpoints])
-
-
-def unplug_inside(path: str, endpoint: Endpoint) -> None:
-    """An interface without an end on the host (macvlan) is removed in the sandbox."""
-    with netns.entered(path), NetlinkSocket() as netlink:
-        netlink.batch([rt.remove_link(name=endpoint.interface)])
+def interfaces(sandbox: int | str | Path) -> set[str]:
+    with netns.entered(sandbox), NetlinkSocket() as netlink:
+        return {link.name for link in rt.links(netlink)}
 
 
 def close_sandbox(path: Path) -> None:
     netns.remove(path)
-
-
-# -- macvlan ----------------------------------------------------------------------------------------------------------
-
-
-def setup_parent(network: Network) -> None:
-    """The parent of a macvlan network: an interface of the host, its VLAN (``eth0.50``), or a dummy for internal ones."""
-    name = network.parent
-    with NetlinkSocket() as netlink:
-        if rt.link(netlink, name) is not None:
-            return
-        base, dot, tag = name.rpartition(".")
-        try:
-            if not network.option("parent"):
-                netlink.batch([rt.add_dummy(name)])
-            elif dot and tag.isdigit() and (below := rt.link(netlink, base)) is not None:
-                netlink.batch([rt.add_vlan(name, parent=below.index, tag=int(tag))])
-            else:
-                raise KERNEL(what=f"create network {network.name}", cause=f"invalid subinterface vlan name {name}")
-        except NetlinkError as error:
-            raise KERNEL(what=f"create network {network.name}", cause=str(error)) from None
-
-
-def remove_parent(network: Network) -> None:
-    """Only what we made: the dummy. A VLAN may have been there before us."""
-    if not network.option("parent"):
-        with NetlinkSocket() as netlink:
-            netlink.batch([rt.remove_link(name=network.parent)])

@@ -61,6 +61,10 @@ class Book(Protocol):
     def addresses(self, container: str, name: str) -> list[str] | None: ...
     def owner(self, container: str, address: str) -> str | None: ...
     def upstreams(self, container: str) -> Sequence[Upstream]: ...
+    def keeps(self, container: str, name: str) -> bool:
+        """Whether a name that nobody here has is not forwarded either."""
+        ...
+
     def dial(self, container: str, upstream: Upstream, kind: socket.SocketKind) -> Awaitable[socket.socket]:
         """A new socket in the sandbox, or the host where ``upstream`` says so."""
         ...
@@ -148,7 +152,8 @@ class NameService:
             return dnswire.reply(asked, [dnswire.pointer(owner)], limit=limit) if owner else None
         found = self._book.addresses(container, asked.name)
         if found is None:
-            return None
+            kept = self._book.keeps(container, asked.name)
+            return dnswire.refusal(data, dnswire.NXDOMAIN) if kept else None
         wanted = [item for item in found if asked.kind in {dnswire.AAAA if ":" in item else dnswire.A, dnswire.ANY}]
         if len(wanted) > 1:
             random.shuffle(wanted)

@@ -1,135 +1,125 @@
-"""Published ports: from what was asked to host ports that are held for the container.
+"""What the controller needs of its parts: network drivers, IPAM drivers, a firewall, the name service's book.
 
-A held port is a bound socket of the daemon's: another program cannot take it, and a port taken by another program is an
-error at start instead of silence (moby libnetwork/portallocator holds sockets as well).
+The first two are libnetwork's interfaces (moby daemon/libnetwork/driverapi, ipamapi), built in or remote. Methods that
+are not ``async`` run in the room's namespace thread.
 """
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any, Protocol
 
-from dockyard.model import PortBinding
-from dockyard.network.errors import BAD, IPV6_TARGET, PORT_TAKEN
-from dockyard.network.model import Published
+from dockyard.kernel.netlink import Message
+from dockyard.network.model import Endpoint, Network, Published, Sandbox, Subnet
 
-Row = tuple[int, str, str, range]
-FIRST_DYNAMIC, LAST_DYNAMIC = 32768, 60999
-_KINDS = {"tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP), "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP)}
+Json = dict[str, Any]
 
 
-def wanted(
-    exposed: Iterable[str], bindings: Mapping[str, Sequence[PortBinding] | None], publish_all: bool
-) -> list[Row]:
-    """(container port, protocol, host address or "", host ports to try). Pure."""
-    rows: list[Row] = []
-    specs = dict(bindings)
-    if publish_all:
-        specs |= {port: [PortBinding()] for port in exposed if not specs.get(port)}
-    for spec, choices in specs.items():
-        number, _, protocol = spec.partition("/")
-        for choice in choices or ():
-            first, _, last = choice.host_port.partition("-")
-            span = range(int(first), int(last or first) + 1) if first and int(first) else range(0)
-            rows.append((int(number), protocol or "tcp", choice.host_ip, span))
-    return rows
+class Driver(Protocol):
+    """One kind of network.
+
+    The calls of one object's life: ``check``, ``create_network``, ``adopt``, ``setup``; for each endpoint ``create_endpoint``,
+    ``join``, ``interface``, ``publish`` and back by ``withdraw``, ``unplug``, ``leave``, ``delete_endpoint``; at last
+    ``teardown``, ``delete_network``. Halves that undo are idempotent.
+    """
+
+    @property
+    def scope(self) -> str: ...
+
+    def check(self, network: Network, known: Sequence[Network]) -> Network:
+        """The network with its options completed. Pure; raises InvalidParameter or Forbidden naming the culprit."""
+        ...
+
+    async def create_network(self, network: Network) -> None: ...
+    async def delete_network(self, network: Network) -> None: ...
+
+    async def create_endpoint(self, network: Network, endpoint: Endpoint, options: Json) -> Endpoint:
+        """A driver may fill in what came empty: addresses, MAC."""
+        ...
+
+    async def delete_endpoint(self, network: Network, endpoint: Endpoint) -> None: ...
+
+    async def join(self, network: Network, endpoint: Endpoint, sandbox: str, options: Json) -> Endpoint: ...
+    async def leave(self, network: Network, endpoint: Endpoint) -> None: ...
+    async def publish(self, network: Network, endpoint: Endpoint, options: Json) -> None: ...
+    async def withdraw(self, network: Network, endpoint: Endpoint) -> None: ...
+
+    def adopt(self, network: Network) -> Network:
+        """Once, before the first ``setup``: marked as ``adopted`` if its bridge or parent is there already."""
+        ...
+
+    def setup(self, network: Network) -> None:
+        """What the network has in the kernel; what is there already is completed."""
+        ...
+
+    def teardown(self, network: Network) -> None: ...
+
+    def parent(self, network: Network, endpoint: Endpoint) -> str:
+        """Name of the link whose index ``interface`` wants; "" if the endpoint has no interface."""
+        ...
+
+    def interface(self, network: Network, endpoint: Endpoint, parent: int, sandbox: int) -> list[Message]:
+        """Messages for the host's namespace after which the interface is in ``sandbox`` (a descriptor)."""
+        ...
+
+    def unplug(self, network: Network, endpoint: Endpoint, sandbox: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
-    """Whom ports are published for."""
+class Ipam(Protocol):
+    """Who gives pools and addresses."""
 
-    name: str
-    endpoint: str
-    address: str
-    address6: str
+    async def request_pools(self, wish: Json, known: Sequence[Network], *, seed: str, ipv4: bool, ipv6: bool) -> Pools:
+        """Raises InvalidParameter, Forbidden (overlap) or System (exhausted), naming clash and remedy."""
+        ...
 
-    def targets(self, host_ip: str, default_ip: str, port: int) -> list[tuple[str, str]]:
-        """(host address, container's address): both families where nobody said which and the container has both."""
-        at = host_ip or default_ip
-        if ":" not in at:
-            both = not host_ip and at == "0.0.0.0" and self.address6
-            found = [(at, self.address)] if self.address else []
-            return found + ([("::", self.address6)] if both else [])
-        if not self.address6:
-            raise IPV6_TARGET(host_ip=at, port=port)
-        return [(at, self.address6)]
+    async def release_pools(self, subnets: Iterable[Subnet]) -> None: ...
 
+    async def request_address(self, network: Network, family: str, wish: str, mac: str) -> str:
+        """``ADDRESS/PREFIX``, or "" where the network has no such family."""
+        ...
 
-class Holder:
-    """The sockets that hold the host's ports, by container."""
+    async def release_address(self, network: Network, address: str) -> None: ...
 
-    def __init__(self) -> None:
-        self._held: dict[str, list[socket.socket]] = {}
-        self._next = FIRST_DYNAMIC
-
-    def hold(self, container: str, who: Who, rows: Iterable[Row], default_ip: str) -> list[Published]:
-        """All of them or none. Raises System with Docker's sentence naming address and port."""
-        made: list[Published] = []
-        sockets = self._held.setdefault(container, [])
-        try:
-            for port, protocol, host_ip, span in rows:
-                targets = who.targets(host_ip, default_ip, port)
-                host_port = self._hold_one(sockets, protocol, [at for at, _ in targets], span, who)
-                made += [Published(port, protocol, at, host_port, address) for at, address in targets]
-        except BaseException:
-            self.release(container)
-            raise
-        return made
-
-    def hold_again(self, container: str, ports: Iterable[Published]) -> None:
-        """After a restart of the daemon; a port that somebody else took meanwhile stays published all the same."""
-        sockets = self._held.setdefault(container, [])
-        for item in ports:
-            if not item.direct and (made := _bind(item.protocol, item.host_ip, item.host_port)) is not None:
-                sockets.append(made)
-
-    def release(self, container: str) -> None:
-        for item in self._held.pop(container, ()):
-            item.close()
-
-    def _hold_one(
-        self, sockets: list[socket.socket], protocol: str, at: Sequence[str], span: range, who: Who
-    ) -> int:
-        """One port that is free at all of the addresses."""
-        for port in span or self._dynamic():
-            made = [sock for host_ip in at if (sock := _bind(protocol, host_ip, port)) is not None]
-            if len(made) == len(at):
-                sockets += made
-                return port
-            for sock in made:
-                sock.close()
-        shown = span.start if span else 0
-        raise PORT_TAKEN(name=who.name, endpoint=who.endpoint, address=at[0], port=shown)
-
-    def _dynamic(self) -> Iterable[int]:
-        span = LAST_DYNAMIC - FIRST_DYNAMIC + 1
-        for step in range(span):
-            port = FIRST_DYNAMIC + (self._next - FIRST_DYNAMIC + step) % span
-            self._next = port + 1
-            yield port
+    async def replay(self, networks: Iterable[tuple[Network, Sequence[str]]]) -> None:
+        """After a restart of the daemon: tells a driver that forgets what is held."""
+        ...
 
 
-def _bind(protocol: str, host_ip: str, port: int) -> socket.socket | None:
-    if protocol not in _KINDS:  # sctp: the kernel may lack its sockets; the rule alone is made
-        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    kind, number = _KINDS[protocol]
-    made = socket.socket(socket.AF_INET6 if ":" in host_ip else socket.AF_INET, kind, number)
-    try:
-        if ":" in host_ip:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind((host_ip, port))
-        if kind == socket.SOCK_STREAM:
-            # Listening makes the hold exclusive; nobody reaches it, for the rule takes the packets before.
-            made.listen(0)
-    except PermissionError:
-        made.close()
-        raise BAD(cause=f"cannot bind {host_ip}:{port}: permission denied") from None
-    except OSError as error:
-        made.close()
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise BAD(cause=f"cannot bind {host_ip}:{port}: {host_ip} is no address of this host") from None
-        return None
-    return made
+class Pools(Protocol):
+    """What ``request_pools`` answers."""
+
+    @property
+    def subnets(self) -> Sequence[Subnet]: ...
+    @property
+    def configured(self) -> bool:
+        """The user gave the subnet."""
+        ...
+
+    @property
+    def warning(self) -> str: ...
+
+
+class Firewall(Protocol):
+    """The host's packet filter and NAT for our networks."""
+
+    def add_network(self, network: Network) -> None: ...
+    def remove_network(self, network: Network) -> None: ...
+    def open(self, sandbox: Sandbox) -> None:
+        """Published ports and links of a sandbox."""
+        ...
+
+    def shut(self, container: str, published: Sequence[Published], links: Sequence[Any]) -> None: ...
+
+    def restore(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], uplinks: Sequence[str]) -> bool:
+        """Everything as given, in one transaction. Returns whether another program's policy had to be passed."""
+        ...
+
+    def remove(self, networks: Sequence[Network]) -> None:
+        """All of ours."""
+        ...
+
+    def watched(self) -> Mapping[str, bool]:
+        """Tables whose changes by others concern us: name to whether it is ours alone."""
+        ...
+
+    def close(self) -> None: ...

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dockyard.network.directory import Directory
+from dockyard.network.ipam import Ledger
 from dockyard.network.model import Endpoint, Network, Sandbox
 from dockyard.network.store import NetworkStore
 
@@ -21,6 +22,7 @@ class Records:
         self.endpoints: dict[str, Endpoint] = {}
         self._of: dict[str, dict[str, Endpoint]] = {}
         self._in: dict[str, dict[str, Endpoint]] = {}
+        self.ledger = Ledger()
         self._directory: Directory | None = None
         for endpoint in self._store.endpoints():
             self._index(endpoint)
@@ -66,7 +68,8 @@ class Records:
         rows = list(endpoints)
         self._store.delete(rows, sandbox)
         for endpoint in rows:
-            self.endpoints.pop(endpoint.id, None)
+            if (known := self.endpoints.pop(endpoint.id, None)) is not None:
+                self.ledger.drop(known)
             self._of.get(endpoint.container, {}).pop(endpoint.id, None)
             self._in.get(endpoint.network, {}).pop(endpoint.id, None)
         self.sandboxes.pop(sandbox, None)
@@ -81,7 +84,17 @@ class Records:
         self.sandboxes.pop(container, None)
         self._directory = None
 
+    def meta(self, key: str) -> str:
+        """A fact about the whole, e.g. the name of our firewall table; "" if not recorded."""
+        return self._store.meta(key)
+
+    def put_meta(self, key: str, value: str) -> None:
+        self._store.put_meta(key, value)
+
     def _index(self, endpoint: Endpoint) -> None:
+        if (known := self.endpoints.get(endpoint.id)) is not None:
+            self.ledger.drop(known)
+        self.ledger.add(endpoint)
         self.endpoints[endpoint.id] = endpoint
         self._of.setdefault(endpoint.container, {})[endpoint.id] = endpoint
         self._in.setdefault(endpoint.network, {})[endpoint.id] = endpoint

@@ -1,6 +1,7 @@
 """Records of networks, endpoints and sandboxes::
 
     network.db   networks(id PK, name UNIQUE, record)  endpoints(id PK, record)  sandboxes(container PK, record)
+                 meta(key PK, value)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS endpoints (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS sandboxes (container TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 _encode = msgspec.json.encode
 
@@ -40,6 +42,13 @@ class NetworkStore:
 
     def sandboxes(self) -> list[Sandbox]:
         return [msgspec.json.decode(row[0], type=Sandbox) for row in self._db.execute("SELECT record FROM sandboxes")]
+
+    def meta(self, key: str) -> str:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def put_meta(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def put_network(self, network: Network) -> None:
         self._db.execute("INSERT OR REPLACE INTO networks VALUES (?, ?, ?)", (network.id, network.name, _encode(network)))

@@ -11,11 +11,10 @@ import asyncio
 import logging
 import os
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from dockyard.errors import DockyardError
 from dockyard.kernel.netlink import NetlinkSocket, attributes
-from dockyard.network.firewall import NAME
 
 log = logging.getLogger(__name__)
 QUIET = 0.05
@@ -25,14 +24,15 @@ _SUBSYSTEM = 10 << 8
 _NEW_CHAIN, _NEW_GENERATION = 3, 15
 _REMOVALS = frozenset({2, 5, 8, 11, 14})
 """DELTABLE, DELCHAIN, DELRULE, DELSET, DELSETELEM."""
-_FILTER = "filter"
 
 
 class FirewallWatch:
     """Opened in the host's namespace, on the daemon's loop."""
 
-    def __init__(self, heal: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, heal: Callable[[str], Awaitable[None]], tables: Mapping[str, bool]) -> None:
+        """``tables``: those that concern us, with whether they are ours alone; ``heal`` is told who did it."""
         self._heal = heal
+        self._tables = tables
         self._netlink = NetlinkSocket(NETLINK_NETFILTER, blocking=False)
         self._netlink.join(GROUP_NFTABLES)
         self._loop = asyncio.get_running_loop()
@@ -40,6 +40,7 @@ class FirewallWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._concerns = False
+        self._culprit = ""
         self.restored = asyncio.Event()
         """Set after each repair; whoever waits for the next one clears it."""
 
@@ -68,13 +69,13 @@ class FirewallWatch:
         if what == _NEW_GENERATION:
             thread = struct.unpack("!I", parts[2])[0] if 2 in parts else 0
             if self._concerns and not os.path.exists(f"/proc/self/task/{thread}"):
+                self._culprit = parts.get(3, b"").rstrip(b"\0").decode(errors="replace")
                 self._schedule()
             self._concerns = False
             return
         table = parts.get(1, b"").rstrip(b"\0").decode(errors="replace")
-        ours = table == NAME and what in _REMOVALS
-        forward = table == _FILTER and (what == _NEW_CHAIN or what in _REMOVALS)
-        self._concerns = self._concerns or ours or forward
+        if (ours := self._tables.get(table)) is not None:
+            self._concerns = self._concerns or what in _REMOVALS or (not ours and what == _NEW_CHAIN)
 
     def _schedule(self) -> None:
         if self._timer is not None:
@@ -89,9 +90,8 @@ class FirewallWatch:
 
     async def _run(self) -> None:
         try:
-            await self._heal()
+            await self._heal(self._culprit)
         except DockyardError as error:
             log.error("cannot restore the firewall: %s", error)
             return
         self.restored.set()
-        log.warning("the firewall was changed by another program; restored")

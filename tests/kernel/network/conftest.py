@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from dockyard.client.plugins import PluginDirs
 from dockyard.kernel import netlink_route as rt
 from dockyard.kernel import netns, sysctl
 from dockyard.kernel.netlink import NetlinkSocket
@@ -54,9 +55,14 @@ def inside(path: str | int | Path, job: Callable[[], T]) -> T:
 @dataclass
 class Host:
     outside: int
+    own: int
     run: Path
     root: Path
     inside = staticmethod(inside)
+
+    @property
+    def plugins(self) -> PluginDirs:
+        return PluginDirs((self.run / "plugins",), (self.run / "specs",))
 
     def links(self) -> dict[str, rt.Link]:
         with NetlinkSocket() as netlink:
@@ -144,7 +150,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     run = tmp_path / "run"
     try:
         with netns.entered(host_fd):
-            made = Host(outside_fd, run, tmp_path / "root")
+            made = Host(outside_fd, host_fd, run, tmp_path / "root")
             yield made
             left = made.settled() - {"lo", "eth0"}
             tables = made.nft("list tables")
@@ -180,7 +186,7 @@ def settings() -> NetworkSettings:
 
 @pytest.fixture
 async def controller(host: Host, settings: NetworkSettings) -> AsyncIterator[Controller]:
-    made = await Controller.open(host.root, host.run, settings)
+    made = await Controller.open(host.root, host.run, settings, host.plugins)
     await made.recover({}, {})
     yield made
     for container in list(made._records.sandboxes):

@@ -42,7 +42,9 @@ async def test_published_port_is_reached_from_everywhere(host, controller: Contr
         assert host.fetch(other.netns, address(controller, web), 80) == address(controller, other)
         assert host.fetch(far.netns, address(controller, web), 80, 0.3) == "", "networks are isolated"
     assert host.links()["docker0"].mtu == 1400
-    assert controller.settings_of(web.container)["Ports"] == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
+    assert controller.settings_of(web.container)["Ports"] == {
+        "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}]
+    }
 
 
 async def test_outside_is_reached_masqueraded_and_reaches_nothing_unpublished(  # type: ignore[no-untyped-def]
@@ -84,7 +86,7 @@ async def test_table_lost_is_made_again_by_recover(host, controller: Controller,
     with pytest.raises(NftError):
         host.nft("list table ip dockyard")
     with host.server(web.netns, "0.0.0.0", 80):
-        await controller.recover({web.container: 1}, dict(controller._specs))
+        await controller.recover({web.container: 1}, dict(controller._core.specs))
         assert host.fetch(host.outside, HOST, 8080) == OUTSIDE
 
 
@@ -98,8 +100,6 @@ async def test_flush_by_another_program_is_healed(host, controller: Controller, 
 
 async def test_forward_policy_of_another_engine_is_passed(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
     box = await start("a")
-    host.command("iptables", "-N", "DOCKER-USER")
-    host.command("iptables", "-A", "FORWARD", "-j", "DOCKER-USER")
     host.command("iptables", "-P", "FORWARD", "DROP")
     with host.server(host.outside, OUTSIDE, 7000):
         await restored(controller)
@@ -111,4 +111,4 @@ async def test_forward_policy_of_another_engine_is_passed(host, controller: Cont
         host.command("iptables", "-P", "FORWARD", "ACCEPT")
         await restored(controller)
         assert "docker0" not in host.command("iptables", "-S")
-    host.nft("delete table ip filter")
+        host.command("iptables", "-F", "DOCKER-USER")

@@ -109,7 +109,7 @@ async def test_macvlan_is_a_neighbour_on_the_wire(host, controller: Controller, 
 async def test_live_connect_and_disconnect_move_the_default_route(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
     await controller.create_network({"Name": "far", "IPAM": {"Config": [{"Subnet": "10.5.0.0/24"}]}})
     box = await start("a")
-    spec = controller._specs[box.container]
+    spec = controller._core.specs[box.container]
     wish = EndpointSettings(gw_priority=5, ipam_config=EndpointIPAMConfig(ipv4_address="10.5.0.9"), aliases=["www"])
     await controller.connect(box.container, "a", "far", wish, spec)
     other = await start("b", "far")
@@ -121,7 +121,7 @@ async def test_live_connect_and_disconnect_move_the_default_route(host, controll
             return [str(route.gateway) for route in rt.routes(netlink) if route.destination is None]
 
     assert host.inside(box.netns, door) == ["10.5.0.1"]
-    assert controller.addresses(other.container, "www") == ["10.5.0.9"]
+    assert controller._records.directory().addresses(other.container, "www") == ["10.5.0.9"]
     await controller.disconnect(box.container, "far")
     assert host.inside(box.netns, door) == ["172.17.0.1"]
     with host.server(host.outside, OUTSIDE, 7000):

@@ -110,7 +110,7 @@ class Networks:
             "name": lambda value: value in network.name,
             "id": lambda value: network.id.startswith(value),
             "driver": lambda value: value == network.driver,
-            "scope": lambda value: value == "local",
+            "scope": lambda value: value == network.scope,
             "type": lambda value: value == ("builtin" if network.predefined else "custom"),
             "dangling": lambda value: (value.lower() in {"1", "true"}) == (not used and not network.predefined),
         }
@@ -119,9 +119,10 @@ class Networks:
         return all(any(check(value) for value in filters[name]) for name, check in checks.items() if filters.get(name))
 
     async def create(self, request: Json) -> Json:
-        network = await self._kit.supervisor.operate(self._controller.create_network(request), "create network")
+        made = self._controller.create_network(request)
+        network, warning = await self._kit.supervisor.operate(made, "create network")
         self._emit("create", network)
-        return {"Id": network.id, "Warning": ""}
+        return {"Id": network.id, "Warning": warning}
 
     async def inspect(self, ref: str, *, verbose: bool, scope: str) -> Json:
         if scope and scope != "local":

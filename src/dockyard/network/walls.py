@@ -1,0 +1,155 @@
+"""Firewalls at work: nftables, and none. (``iptables`` has the third.) In the room's namespace thread."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+
+from dockyard.kernel import nft
+from dockyard.kernel.nft import Nft, NftError
+from dockyard.network import coexist
+from dockyard.network.errors import KERNEL, NO_FIREWALL
+from dockyard.network.firewall import NAME, Element, Rules
+from dockyard.network.iptables import IptablesFirewall
+from dockyard.network.model import LinkRule, Network, NetworkSettings, Published, Sandbox
+from dockyard.network.ports import Firewall
+
+
+class NoFirewall:
+    """--iptables=false: the administrator's rules are all there is."""
+
+    def add_network(self, network: Network) -> None:
+        return None
+
+    def remove_network(self, network: Network) -> None:
+        return None
+
+    def open(self, sandbox: Sandbox) -> None:
+        return None
+
+    def shut(self, container: str, published: Sequence[Published], links: Sequence[LinkRule]) -> None:
+        return None
+
+    def restore(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], uplinks: Sequence[str]) -> bool:
+        return False
+
+    def remove(self, networks: Sequence[Network]) -> None:
+        return None
+
+    def watched(self) -> Mapping[str, bool]:
+        return {}
+
+    def close(self) -> None:
+        return None
+
+
+class NftFirewall:
+    """nftables in the host's namespace, by one context that is kept: closing one after a transaction that deleted
+    something waits for a grace period of the kernel (nft_rcv_nl_event in nf_tables_api.c; 13 ms here)."""
+
+    def __init__(self, rules: Rules, *, user_chain: bool) -> None:
+        """``user_chain``: keep DOCKER-USER in the tables of iptables, for administrators who have that program."""
+        self._rules = rules
+        self._user_chain = user_chain
+        self._nft: Nft | None = None
+
+    def add_network(self, network: Network) -> None:
+        self._change(self._rules.network(network))
+        self._pass_policy([network.bridge])
+
+    def remove_network(self, network: Network) -> None:
+        self._change(self._rules.network(network), gone=True)
+        self._pass_policy([], [network.bridge])
+
+    def open(self, sandbox: Sandbox) -> None:
+        self._change(self._rules.elements(sandbox))
+
+    def shut(self, container: str, published: Sequence[Published], links: Sequence[LinkRule]) -> None:
+        self._change(self._rules.elements(Sandbox(container, "", tuple(published), links=tuple(links))), gone=True)
+
+    def restore(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], uplinks: Sequence[str]) -> bool:
+        rows: list[Element] = [row for network in networks for row in self._rules.network(network)]
+        rows += [row for sandbox in sandboxes for row in self._rules.elements(sandbox)]
+        rows += self._rules.uplinks(uplinks)
+        unique = list(dict.fromkeys(rows))
+        try:
+            self._context().run(self._rules.whole(unique))
+        except NftError:
+            self._run(self._rules.whole(unique, anew=True))
+        return self._pass_policy([network.bridge for network in networks])
+
+    def remove(self, networks: Sequence[Network]) -> None:
+        self._pass_policy([], [network.bridge for network in networks])
+        text = "".join(coexist.without_user_chain(family, self._filter_table(family)) for family in self._rules.families)
+        self._run(text + self._rules.remove())
+
+    def watched(self) -> Mapping[str, bool]:
+        return {self._rules.table: True, "filter": False}
+
+    def close(self) -> None:
+        if self._nft is not None:
+            self._nft.close()
+
+    def _context(self) -> Nft:
+        self._nft = self._nft or Nft()
+        return self._nft
+
+    def _run(self, commands: str) -> None:
+        """One transaction. Raises System."""
+        try:
+            self._context().run(commands)
+        except NftError as error:
+            raise KERNEL(what="change the firewall", cause=str(error).splitlines()[0]) from None
+
+    def _change(self, elements: Iterable[Element], *, gone: bool = False) -> None:
+        rows = list(elements)
+        if rows:
+            self._run(self._rules.delete(rows) if gone else self._rules.add(rows))
+
+    def _pass_policy(self, bridges: Sequence[str], gone: Sequence[str] = ()) -> bool:
+        """See ``coexist``. Tables of iptables-legacy, which nft does not show, are left alone."""
+        changed = False
+        for family in self._rules.families:
+            table = self._filter_table(family)
+            commands = coexist.pass_policy(family, table, bridges, gone)
+            changed = changed or bool(commands)
+            if self._user_chain and bridges:
+                commands += coexist.user_chain(family, table)
+            if commands:
+                self._run(commands)
+        return changed
+
+    def _filter_table(self, family: str) -> list[coexist.Json]:
+        try:
+            return self._context().json(f"list table {family} filter")
+        except NftError:
+            return []
+
+
+def make(settings: NetworkSettings, table: str) -> Firewall:
+    """The best one that works here and that the administrator allows. Raises Unavailable."""
+    if not settings.families:
+        return NoFirewall()
+    have_iptables = shutil.which("iptables") is not None
+    if settings.firewall_backend in {"", "nftables"} and nft.available():
+        rules = Rules(table, settings.families, settings.respect_host_firewall, settings.bridge_accept_fwmark)
+        return NftFirewall(rules, user_chain=have_iptables)
+    if settings.firewall_backend == "nftables":
+        raise NO_FIREWALL(cause="nftables does not answer on this host")
+    if have_iptables:
+        return IptablesFirewall(settings)
+    raise NO_FIREWALL(cause="neither libnftables nor iptables is installed")
+
+
+def free_table_name(engine: str) -> str:
+    """``dockyard``, or with the engine's own mark where another engine in this network namespace has that."""
+    try:
+        with Nft() as context:
+            tables = context.run("list tables")
+    except NftError:
+        return NAME
+    taken = {line.split()[-1] for line in tables.splitlines()}
+    return f"{NAME}_{engine[:8]}" if NAME in taken else NAME
+
+
+__all__ = ["NftFirewall", "NoFirewall", "free_table_name", "make"]
