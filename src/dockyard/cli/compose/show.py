@@ -160,7 +160,8 @@ def images(session: Session, options: Options) -> int:
 def top(session: Session, options: Options) -> int:
     titles: list[str] = ["SERVICE", "#"]
     rows: list[Json] = []
-    for item in sorted(_found(session, options.words, everything=False), key=lambda one: one.name):
+    rows_of = [item for item in _found(session, options.words, everything=False) if item.state != "restarting"]
+    for item in sorted(rows_of, key=lambda one: one.name):
         told = session.client.request("GET", f"/containers/{quote(item.id)}/top")
         titles += [title for title in told.get("Titles") or [] if title not in titles]
         for process in told.get("Processes") or []:
