@@ -246,3 +246,13 @@ async def test_events_before_now_need_a_since_or_an_until(world: World) -> None:
     world.kit.events.emit("container", "die", "one")
     world.kit.events.close()
     assert [event["Action"] async for event in live] == ["die"]
+
+
+async def test_a_link_to_a_stopped_container_hinders_on_the_default_bridge_only(world: World) -> None:
+    await world.create("sh", name="db")
+    await world.create("sh", name="web", links=["db:data"])
+    with pytest.raises(Conflict, match="Cannot link to a non running container"):
+        await world.containers.start("web")
+    await world.create("sh", name="other", links=["db:data"], network_mode="shop_default")
+    await world.containers.start("other")
+    assert world.status("other") == "running"

@@ -104,7 +104,7 @@ FORWARDED = {
     "trace": ("dockyard.doctor.main", "Follow a packet from here to a container"),
     "audit": ("dockyard.doctor.main", "Check the privileges of containers"),
     "explain": ("dockyard.doctor.main", "Explain an error code or a finding"),
-    "compose": ("dockyard.compose.main", "Run applications of several containers"),
+    "compose": ("dockyard.cli.compose.main", "Run applications of several containers"),
     "image bootstrap": ("dockyard.storage.bootstrap_main", "Make a base image without any registry"),
 }
 GROUPS = ("container", "image", "volume", "network", "system", "builder")

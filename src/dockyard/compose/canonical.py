@@ -7,6 +7,7 @@ them absolute, since only it knows which file they came from.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Callable
@@ -68,22 +69,29 @@ def pairs(value: Any) -> dict[str, str | None]:
 
 
 def text(value: Any) -> str:
-    """A scalar as the file's author wrote it: ``true`` for a YAML boolean, ``1.0`` never for an integer."""
+    """A scalar as Go prints it, which is what Compose hands on: ``true`` for a YAML boolean, ``1`` for ``1.0``."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
     return str(value)
 
 
 def hosts(value: Any) -> Seq:
-    """extra_hosts as ``name=address`` (either separator is accepted, a mapping too)."""
+    """extra_hosts as ``name=address`` (either separator is accepted, a mapping too); brackets of IPv6 are taken off."""
     if isinstance(value, dict):
-        rows = [
-            f"{name}={address}"
-            for name, many in value.items()
-            for address in (many if isinstance(many, list) else [many])
-        ]
-        return Seq(rows)
-    return Seq(item if "=" in item else item.replace(":", "=", 1) for item in value)
+        pairs_of = [(name, one) for name, many in value.items() for one in (many if isinstance(many, list) else [many])]
+    else:
+        pairs_of = []
+        for item in value:
+            name, separator, rest = item.partition("=")
+            if not separator:
+                name, separator, rest = item.partition(":")
+            if not separator or not name:
+                raise ValueError(f"invalid additional host, missing IP: {item}")
+            pairs_of += [(name, one) for one in rest.split(",")]
+    bare = ((name, text(address)) for name, address in pairs_of)
+    return Seq(f"{name}={one[1:-1] if one[:1] == '[' and one[-1:] == ']' else one}" for name, one in bare)
 
 
 def string_list(value: Any) -> Seq:
@@ -137,21 +145,24 @@ def volume(spec: Any, fail: Fail) -> Map:
         made.setdefault("type", "volume")
         if not made.get("target"):
             raise fail("a volume needs a target")
+        made["target"] = posixpath.normpath(text(made["target"]))
         return made
     parts = str(spec).split(":")
     if len(parts) > 3 or not all(parts):
         raise fail(f"invalid volume '{spec}': expected [SOURCE:]TARGET[:MODE]")
     if len(parts) == 1:
-        return Map({"type": "volume", "target": parts[0]})
+        return Map({"type": "volume", "target": posixpath.normpath(parts[0]), "volume": Map()})
     source, target = parts[:2]
-    made = Map({"type": "bind" if source[0] in "./~" else "volume", "source": source, "target": target})
-    if made["type"] == "bind":
-        made["bind"] = Map({"create_host_path": True})
+    made = Map({"type": "bind" if source[0] in "./~" else "volume", "source": source})
+    made["target"] = posixpath.normpath(target)
+    made[made["type"]] = Map({"create_host_path": True} if made["type"] == "bind" else {})
     for mode in parts[2].split(",") if len(parts) == 3 else []:
         if mode in _PROPAGATION and made["type"] == "bind":
             made["bind"]["propagation"] = mode
         elif mode == "ro":
             made["read_only"] = True
+        elif mode in {"z", "Z"} and made["type"] == "bind":
+            made["bind"]["selinux"] = mode
         elif mode == "nocopy":
             made["volume"] = Map({"nocopy": True})
         elif mode not in _ACCESS:
@@ -218,6 +229,23 @@ def ulimits(value: Map) -> Map:
     return made
 
 
+def hooks(value: Any) -> Seq:
+    return Seq(Map({**hook, "command": command(hook.get("command"))}) for hook in value)
+
+
+def develop(value: Any) -> Any:
+    if value is None or not value.get("watch"):
+        return value
+    rules = Seq(Map(rule) for rule in value["watch"])
+    for rule in rules:
+        for key in ("ignore", "include"):
+            if key in rule:
+                rule[key] = string_list(rule[key])
+        if "exec" in rule:
+            rule["exec"] = Map({**rule["exec"], "command": command(rule["exec"].get("command"))})
+    return Map({**value, "watch": rules})
+
+
 def _keep_tag(value: Any, convert: Callable[[Any], Any]) -> Any:
     """``!reset`` and ``!override`` belong to the value, whatever its form."""
     tag = getattr(value, "tag", "")
@@ -235,6 +263,7 @@ _SIMPLE: dict[str, Callable[[Any], Any]] = {
     "environment": pairs, "labels": pairs, "annotations": pairs, "sysctls": pairs, "extra_hosts": hosts,
     "dns": string_list, "dns_search": string_list, "tmpfs": string_list, "label_file": string_list,
     "command": command, "entrypoint": command, "depends_on": depends_on, "networks": networks, "build": build,
+    "pre_start": hooks, "post_start": hooks, "pre_stop": hooks, "develop": develop,
     "healthcheck": healthcheck, "env_file": env_files, "ulimits": ulimits,
     "secrets": lambda value: Seq(file_ref(item) for item in value),
     "configs": lambda value: Seq(file_ref(item) for item in value),

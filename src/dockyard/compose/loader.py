@@ -267,9 +267,7 @@ def _finished(name: str, service: dict[str, Any], state: _Load, directory: str) 
             continue
         environment |= read_env(state.reader, item["path"], state.environment)
     for key, value in (service.get("environment") or {}).items():
-        resolved = state.environment.get(key) if value is None else value
-        if resolved is not None:
-            environment[key] = resolved
+        environment[key] = state.environment.get(key) if value is None else value
     if environment:
         service["environment"] = environment
     labels: dict[str, str] = {}

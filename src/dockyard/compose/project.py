@@ -16,7 +16,8 @@ Json = dict[str, Any]
 class Project:
     """Canonical services, networks, volumes, secrets and configs. ``disabled``: services whose profile is not active.
 
-    ``legacy``: an old file without a version key; it lives on the default bridge with Engine links.
+    ``legacy``: an old file without a version key; it lives on the default bridge with Engine links. ``compatibility``:
+    names with underscores, as old ones had.
     """
 
     name: str
@@ -30,11 +31,12 @@ class Project:
     files: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     legacy: bool = False
+    compatibility: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
     def separator(self) -> str:
-        return "_" if self.legacy else "-"
+        return "_" if self.legacy or self.compatibility else "-"
 
     def service(self, name: str) -> Json:
         """Raises NotFound with the nearest name."""
@@ -43,7 +45,8 @@ class Project:
         return self.services[name]
 
     def select(self, names: Iterable[str], *, dependencies: bool = True) -> Project:
-        """Only these services and what they depend on; all when ``names`` is empty. Raises NotFound."""
+        """Only these services and what they depend on; all when ``names`` is empty. The others are disabled. Raises
+        NotFound."""
         wanted = list(names)
         if not wanted:
             return self
@@ -53,21 +56,34 @@ class Project:
             if name not in kept:
                 service = {**self.disabled, **self.services}.get(name) or self.service(name)
                 kept.add(name)
-                wanted += dependencies_of(service) if dependencies else []
+                needs = dependencies_of(service) if dependencies else []
+                wanted += [other for other in needs if other in self.services or other in self.disabled]
         everything = {**self.disabled, **self.services}
-        return replace(self, services={name: item for name, item in everything.items() if name in kept})
+        return replace(
+            self,
+            services={name: item for name, item in everything.items() if name in kept},
+            disabled={name: item for name, item in everything.items() if name not in kept},
+        )
+
+
+def dependencies(service: Json) -> dict[str, Json]:
+    """``depends_on``, and what links and shared namespaces and volumes imply (compose-go's Normalize)."""
+    found = {name: dict(terms or {}) for name, terms in (service.get("depends_on") or {}).items()}
+    for link in service.get("links") or []:
+        found.setdefault(link.split(":")[0], {"restart": True})
+    for key in ("network_mode", "ipc", "pid", "uts", "cgroup"):
+        mode = str(service.get(key) or "")
+        if mode.startswith("service:"):
+            found.setdefault(mode.removeprefix("service:"), {"restart": True})
+    for item in service.get("volumes_from") or []:
+        if not item.startswith("container:"):
+            found.setdefault(item.split(":")[0], {})
+    return found
 
 
 def dependencies_of(service: Json) -> list[str]:
-    """Services that must exist before this one: depends_on, links, volumes_from, shared namespaces."""
-    found = list(service.get("depends_on") or {})
-    found += [link.split(":")[0] for link in service.get("links") or []]
-    found += [item.split(":")[0] for item in service.get("volumes_from") or [] if not item.startswith("container:")]
-    for key in ("network_mode", "ipc", "pid"):
-        mode = str(service.get(key) or "")
-        if mode.startswith("service:"):
-            found.append(mode.removeprefix("service:"))
-    return list(dict.fromkeys(found))
+    """Services that must exist before this one."""
+    return list(dependencies(service))
 
 
 def check_references(project: Project) -> None:

@@ -41,10 +41,13 @@ def dry_engine(root: Path) -> Engine:
     """An engine whose records live below ``root`` (a directory of its own) and whose containers are simulated."""
     root.mkdir(parents=True, exist_ok=True)
     rootfs, volumes = FakeRootfs(), FakeVolumes()
+    network = FakeNetwork()
     kit = Kit(
-        root=root, store=Store(root / "engine.db"), rootfs=rootfs, volumes=volumes, network=FakeNetwork(),
+        root=root, store=Store(root / "engine.db"), rootfs=rootfs, volumes=volumes, network=network,
         runtime=FakeRuntime(), boot_id="dryrun",
     )  # fmt: skip
+    networks = FakeNetworkService(kit.events)
+    network.identify = networks.identify
     containers = DryContainers(kit, Defaults(hostname=platform.node(), runtime="runc"))
     report = HostReport(engine_id="dryrun", storage={"Driver": "overlay2", "DriverStatus": [["Simulated", "true"]]})
     return Engine(
@@ -54,6 +57,6 @@ def dry_engine(root: Path) -> Engine:
         images=FakeImages(rootfs, kit.events),
         builds=NoBuilds(),
         volumes=FakeVolumeService(volumes.users, kit.events),
-        networks=FakeNetworkService(kit.events),
+        networks=networks,
         system=System(kit, report, lambda: len({image.id for image in rootfs.images.values()}), {}),
     )

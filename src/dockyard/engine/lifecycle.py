@@ -117,9 +117,11 @@ async def _mount(container: Container, point: MountPoint, undo: Undo) -> Mounted
 
 
 def _link_environment(container: Container) -> list[str]:
-    """What Engine links tell of the containers they name. Raises Conflict when one of those does not run."""
+    """What Engine links tell of the containers they name, on the default bridge only, as in moby's
+    setupLinkedContainers: elsewhere a link is a name in DNS, and may dangle. Raises Conflict when one does not run."""
     kit, found = container.kit, []
-    for link in container.record.host.links or ():
+    on_bridge = container.record.host.network_mode in ("", "default", "bridge")
+    for link in (container.record.host.links or ()) if on_bridge else ():
         target, alias = parse_link(link)
         for other in kit.containers.values():
             record = other.record

@@ -156,6 +156,26 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
+def reap_orphans(prefix: str) -> None:
+    """Reaps children of ours that have ended and are called ``prefix...``: orphans that became ours, of which nobody
+    holds a handle. While one is a zombie, the PID namespace that it is in cannot end (zap_pid_ns_processes)."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as children:
+            for pid in map(int, children.read().split()):
+                if _is_zombie(pid, prefix):
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
+
+
+def _is_zombie(pid: int, prefix: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            name, _, rest = stat.read().partition("(")[2].rpartition(") ")
+    except OSError:
+        return False
+    return name.startswith(prefix) and rest.startswith("Z")
+
+
 def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
     """Readers see the old content or the new one. No fsync: for files that only matter until the next boot."""
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import struct
 import termios
@@ -35,6 +36,10 @@ OUTPUT_GRACE = 2.0
 READ_SIZE = 32 << 10
 UNKNOWN_CODE = 255
 REAP_TRIES, REAP_PAUSE = 100, 0.01
+STAGES = "runc:["
+"""runc enters a container by way of child processes of these names; when it fails they become ours."""
+BURIALS = (0.0, 0.05, 0.5, 2.0, 10.0)
+"""Seconds after a failed call at which its stages are looked for: they end when they notice that runc has gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +310,14 @@ async def _call_runtime(
             code = await child.wait()
     except TimeoutError:
         raise errors.TIMED_OUT(verb="exec in", id=request.container, limit=EXEC_LIMIT) from None
+    except asyncio.CancelledError:  # a health probe of a container that stops
+        await _take_back(child, f"{directory}/pid")
+        raise
     finally:
+        failed = child.code != 0
         await process.end(child)
+        for seconds in BURIALS if failed else ():
+            asyncio.get_running_loop().call_later(seconds, process.reap_orphans, STAGES)
     if code != 0:
         cause = conmon.last_error(f"{directory}/{conmon.LOG}") or f"exit code {code}"
         if "stopped container" in cause or "is not running" in cause:  # it ended, and we have not heard of it yet
@@ -315,6 +326,22 @@ async def _call_runtime(
         raise errors.EXEC_FAILED(cause=cause if cause.startswith("exec failed: ") else f"exec failed: {cause}")
     with open(f"{directory}/pid") as file:
         return int(file.read())
+
+
+async def _take_back(child: process.Child, pid_file: str) -> None:
+    """The runtime is let finish, since what it has begun inside the container has no other master; then the process is
+    killed. Left as zombies, either would keep the container's PID namespace, and the container would never end."""
+    with contextlib.suppress(TimeoutError, OSError, ValueError):
+        async with asyncio.timeout(EXEC_LIMIT):
+            if await child.wait() == 0:
+                with open(pid_file) as file:
+                    pidfd = os.pidfd_open(int(file.read()))
+                try:
+                    handles.send_signal(pidfd, signal.SIGKILL)
+                    await handles.wait_gone(pidfd)
+                    handles.exit_code(pidfd)
+                finally:
+                    os.close(pidfd)
 
 
 class _Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -131,3 +132,17 @@ async def test_the_container_ends_while_an_exec_runs(execute, runtime, running):
     assert await output(session) == {}
     with pytest.raises(Conflict):
         await execute("true")
+
+
+async def test_an_exec_given_up_midway_does_not_keep_the_container(execute, runtime, running):
+    """A probe that is cancelled has its runc killed; what runc had begun must not stay in the container's namespace."""
+    for milliseconds in range(0, 60, 3):
+        task = asyncio.ensure_future(execute("true"))
+        await asyncio.sleep(milliseconds / 1000)  # another stage of runc each time
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            session = await task
+            await session.wait()
+    ended = asyncio.ensure_future(runtime.wait_exit(running[0]))
+    await runtime.kill(running[0])
+    assert (await asyncio.wait_for(ended, LIMIT)).code == 137

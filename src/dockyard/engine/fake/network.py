@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dockyard.engine.model import Record
@@ -12,7 +12,10 @@ Json = dict[str, Any]
 
 
 class FakeNetwork:
-    def __init__(self) -> None:
+    """``identify`` gives a network's ID for its name, where somebody knows networks."""
+
+    def __init__(self, identify: Callable[[str], str] = str) -> None:
+        self.identify = identify
         self._endpoints: dict[str, dict[str, Json]] = {}
         self._ports: dict[str, Json] = {}
         self.up: set[str] = set()
@@ -21,7 +24,7 @@ class FakeNetwork:
     async def connect(self, record: Record, network: NetworkingConfig) -> None:
         mode = record.host.network_mode
         names = list(network.endpoints_config or {}) or ([] if mode.startswith("container:") else [mode])
-        self._endpoints[record.id] = {name: {"IPAddress": "", "NetworkID": name} for name in names}
+        self._endpoints[record.id] = {name: {"IPAddress": "", "NetworkID": self.identify(name)} for name in names}
 
     async def forget(self, container_id: str) -> None:
         self._endpoints.pop(container_id, None)

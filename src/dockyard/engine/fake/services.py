@@ -203,6 +203,10 @@ class FakeNetworkService:
                 return document
         raise NO_SUCH_NETWORK(ref=ref)
 
+    def identify(self, name: str) -> str:
+        """The network's ID; the name itself where there is none such."""
+        return str(self._networks[name]["Id"]) if name in self._networks else name
+
     async def list(self, filters: Filters) -> Rows:
         names = filters.get("name", ())
         return [

@@ -1,0 +1,160 @@
+"""``up``, ``create`` and ``scale``: what is there is brought to what the files say."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import UTC, datetime
+
+from dockyard.cli.compose.session import Session, scaled
+from dockyard.cli.flags import Options, UsageError
+from dockyard.compose import images
+from dockyard.compose.canonical import boolean
+from dockyard.compose.errors import NO_SERVICE, ORPHANS_BOTH
+from dockyard.compose.observe import State
+from dockyard.compose.plan import Plan, Policy, UpOptions, diverged_volumes, plan_up
+from dockyard.compose.project import Project
+
+_SHARED = """
+    --build                 Build images before starting containers
+    --force-recreate        Recreate containers even if their configuration and image haven't changed
+    --no-build              Don't build an image, even if it's policy
+    --no-recreate           If containers already exist, don't recreate them
+    --pull POLICY           Pull image before running (always, missing, never)
+    --quiet-pull            Pull without printing progress information
+    --remove-orphans        Remove containers for services not defined in the Compose file
+    --scale SERVICE=NUM...  Scale SERVICE to NUM instances
+-y, --yes                   Assume "yes" as answer to all prompts
+"""
+FLAGS = {
+    "up": """
+    --abort-on-container-exit  Stops all containers if any container was stopped
+    --abort-on-container-failure  Stops all containers if any container exited with failure
+    --always-recreate-deps  Recreate dependent containers
+    --attach SERVICE...     Attach to the named services only
+    --attach-dependencies   Attach to log output of dependencies too
+-d, --detach                Run containers in the background
+    --exit-code-from SERVICE  Return the exit code of this service's container
+    --no-attach SERVICE...  Do not attach to these services
+    --no-color              Produce monochrome output
+    --no-deps               Don't start linked services
+    --no-log-prefix         Don't print prefix in logs
+    --no-start              Don't start the services after creating them
+-V, --renew-anon-volumes    Recreate anonymous volumes instead of keeping their data
+-t, --timeout N             Seconds of grace when containers are stopped
+    --timestamps            Show timestamps
+    --wait                  Wait for services to be running|healthy; implies --detach
+    --wait-timeout N        Longest wait in seconds
+-w, --watch                 Watch source code and refresh containers when files are updated
+"""
+    + _SHARED.lstrip("\n"),
+    "create": _SHARED,
+    "scale": "    --no-deps  Don't start linked services",
+}
+
+
+def up(session: Session, options: Options) -> int:
+    _check(options)
+    project = _selected(session, options)
+    plan, state, project = prepare(session, project, options, _up_options(session, options, project))
+    detached = options.on("detach") or options.on("wait") or options.on("no-start") or session.dry_run
+    limit = float(options.number("wait-timeout")) if options.given("wait-timeout") else None
+    timeout = options.number("timeout") if options.given("timeout") else None
+    if detached:
+        session.carry_out(project, state, plan, timeout=timeout, wait_timeout=limit)
+        return 0
+    from dockyard.cli.compose.attached import Attached
+
+    return Attached(session, project, state, plan, options).run()
+
+
+def create(session: Session, options: Options) -> int:
+    _check(options)
+    project = _selected(session, options)
+    chosen = dataclasses.replace(_up_options(session, options, project), start=False)
+    plan, state, project = prepare(session, project, options, chosen)
+    session.carry_out(project, state, plan)
+    return 0
+
+
+def scale(session: Session, options: Options) -> int:
+    project = scaled(session.project, options.words)
+    names = [word.partition("=")[0] for word in options.words]
+    project = project.select(names, dependencies=not options.on("no-deps"))
+    chosen = UpOptions(selected=frozenset(names), recreate="never", recreate_dependencies="never", ignore_orphans=True)
+    plan, state, project = prepare(session, project, options, chosen)
+    session.carry_out(project, state, plan)
+    return 0
+
+
+def _check(options: Options) -> None:
+    clashes = (
+        ("force-recreate", "no-recreate"), ("build", "no-build"), ("detach", "abort-on-container-exit"),
+        ("abort-on-container-exit", "abort-on-container-failure"), ("no-recreate", "always-recreate-deps"),
+        ("detach", "attach-dependencies"),
+    )  # fmt: skip
+    for one, other in clashes:
+        if options.on(one) and options.on(other):
+            raise UsageError(f"--{one} and --{other} are incompatible")
+
+
+def _selected(session: Session, options: Options) -> Project:
+    project = session.project
+    names = session.chosen(project, options.words)
+    project = scaled(project.select(names, dependencies=not options.on("no-deps")), options.all("scale"))
+    if not project.services:
+        raise NO_SERVICE()
+    if options.text("exit-code-from"):
+        project.service(options.text("exit-code-from"))
+    return project
+
+
+def _up_options(session: Session, options: Options, project: Project) -> UpOptions:
+    policy: Policy = "force" if options.on("force-recreate") else "never" if options.on("no-recreate") else "diverged"
+    ignored = boolean(session.environment.get("COMPOSE_IGNORE_ORPHANS", ""))
+    removed = options.on("remove-orphans", boolean(session.environment.get("COMPOSE_REMOVE_ORPHANS", "")))
+    if ignored and removed:
+        raise ORPHANS_BOTH()
+    dependencies: Policy = (
+        "force" if options.on("always-recreate-deps") else "never" if policy == "never" else "diverged"
+    )
+    return UpOptions(
+        selected=frozenset(options.words), recreate=policy, recreate_dependencies=dependencies,
+        inherit=not options.on("renew-anon-volumes"), start=not options.on("no-start"), wait=options.on("wait"),
+        remove_orphans=removed, ignore_orphans=ignored,
+    )  # fmt: skip
+
+
+def prepare(session: Session, project: Project, options: Options, chosen: UpOptions) -> tuple[Plan, State, Project]:
+    """Brings the images, looks at the engine, plans."""
+    wanted = images.needed(project)
+    state = session.state(project, list(wanted.values()))
+    supply = images.plan_images(
+        project, state.images, datetime.now(UTC), pull=options.text("pull"), build=options.on("build"),
+        no_build=options.on("no-build"),
+    )  # fmt: skip
+    if supply and not session.dry_run:
+        from dockyard.cli.compose.supply import carry_out
+
+        carry_out(session, project, supply, quiet=options.on("quiet-pull"))
+        state = session.state(project, list(wanted.values()))
+    chosen = dataclasses.replace(chosen, renewed=frozenset(_renewed(session, project, state, options)))
+    plan = plan_up(project, state, chosen)
+    if session.dry_run:
+        plan = dataclasses.replace(plan, operations=(*supply, *plan.operations))
+    return plan, state, project
+
+
+def _renewed(session: Session, project: Project, state: State, options: Options) -> list[str]:
+    """Volumes that may be made anew, with loss of their data: asked for each, on a terminal only."""
+    agreed = []
+    for key in diverged_volumes(project, state):
+        name = project.volumes[key]["name"]
+        if options.on("yes"):
+            agreed.append(key)
+        elif sys.stdin.isatty() and not session.dry_run:
+            sys.stderr.write(f"Volume {name} exists but doesn't match the file. Recreate (data will be lost)? [y/N] ")
+            sys.stderr.flush()
+            if sys.stdin.readline().strip().lower() in {"y", "yes"}:
+                agreed.append(key)
+    return agreed

@@ -1,0 +1,141 @@
+"""A whole application on a private real engine: conditions, names, secrets, one-offs, exit codes, output."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dockyard.testing.engines import PrivateEngine, private_engine
+from dockyard.testing.kit import archive
+
+pytestmark = pytest.mark.root
+LIMIT = 90
+SHOP = """
+services:
+  web:
+    image: alpine:latest
+    command: sh -c 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'
+    stop_signal: SIGKILL
+    scale: 2
+    depends_on: {db: {condition: service_healthy}, init: {condition: service_completed_successfully}}
+    secrets: [token]
+    configs: [{source: conf, target: /etc/app.conf}]
+    post_start: [{command: sh -c 'echo hooked > /hooked'}]
+  db:
+    image: alpine:latest
+    command: sh -c 'sleep 0.3; touch /ready; exec sleep 1000'
+    stop_signal: SIGKILL
+    healthcheck: {test: test -f /ready, interval: 200ms, retries: 50}
+    networks: {default: {aliases: [database]}}
+    volumes: [data:/data]
+  init: {image: "alpine:latest", command: sh -c 'echo init done', volumes: ["data:/data"]}
+volumes: {data: }
+secrets: {token: {environment: TOKEN}}
+configs: {conf: {content: "port=80"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
+    kit = archive(tmp_path_factory.mktemp("kit") / "kit.tar")
+    with private_engine("dockyard", tmp_path_factory.mktemp("engine") / "e") as one:
+        loaded = one.docker("load", "-i", str(kit))
+        assert loaded.returncode == 0, loaded.stderr
+        yield one
+
+
+@pytest.fixture()
+def compose(engine: PrivateEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    directory = tmp_path / "shop"
+    directory.mkdir()
+    environment = {**os.environ, "DOCKER_HOST": engine.host, "TOKEN": "t0ken"}
+
+    def call(*words: str, status: int = 0, stdin: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dockyard.cli", "compose", *words], cwd=directory, env=environment, text=True,
+            input=stdin, capture_output=True, timeout=LIMIT,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    (directory / "compose.yaml").write_text(SHOP)
+    yield call
+    call("down", "-v", "-t", "0", "--remove-orphans")
+
+
+def test_a_whole_application(compose: Callable[..., str], engine: PrivateEngine) -> None:
+    compose("up", "-d")
+    rows = {row["Name"]: row for row in map(json.loads, compose("ps", "-a", "--format", "json").splitlines())}
+    assert {name: row["State"] for name, row in rows.items()} == {
+        "shop-db-1": "running", "shop-init-1": "exited", "shop-web-1": "running", "shop-web-2": "running",
+    }  # fmt: skip
+    assert rows["shop-db-1"]["Health"] == "healthy"
+    inside = (
+        "cat /run/secrets/token /etc/app.conf /hooked; wget -qO- http://web/ >/dev/null && wget -qO- http://shop-web-1/"
+    )
+    told = compose("exec", "-T", "web", "sh", "-c", inside)
+    assert told == "t0kenport=80hooked\n" + rows["shop-web-1"]["ID"][:12] + "\n"
+    assert compose("exec", "-T", "--index", "2", "web", "hostname").strip() == rows["shop-web-2"]["ID"][:12]
+    compose("exec", "-T", "db", "sh", "-c", "exit 5", status=5)
+    assert compose("logs", "--no-log-prefix", "init").strip() == "init done"
+    assert compose("run", "--rm", "-T", "--no-deps", "db", "cat", stdin="through\n") == "through\n"
+    compose("run", "--rm", "-T", "web", "sh", "-c", "exit 6", status=6)
+    before = compose("ps", "-q")
+    compose("up", "-d", "--wait", "web")
+    assert compose("ps", "-q") == before
+    compose("stop", "-t", "0", "web")
+    compose("run", "--rm", "-T", "web", "true")
+    compose("down", "-v")
+    assert engine.docker("ps", "-aq").stdout == ""
+    assert "shop" not in engine.docker("network", "ls").stdout + engine.docker("volume", "ls").stdout
+
+
+def test_attached_output_and_the_exit_code_of_one(compose: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "shop" / "compose.yaml").write_text("""
+services:
+  one: {image: "alpine:latest", command: sh -c 'echo from one; exit 7'}
+  two: {image: "alpine:latest", command: sh -c 'echo from two; exec sleep 1000', stop_signal: SIGKILL}
+""")
+    told = compose("up", "--exit-code-from", "one", "--no-color", status=7)
+    assert "one-1  | from one" in told
+    assert "one-1 exited with code 7" in told
+    assert compose("ps", "-q") == ""
+
+
+def test_a_dependency_that_fails_says_why(compose: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "shop" / "compose.yaml").write_text("""
+services:
+  web: {image: "alpine:latest", depends_on: {db: {condition: service_healthy}}}
+  db:
+    image: alpine:latest
+    command: sleep 1000
+    stop_signal: SIGKILL
+    healthcheck: {test: "echo no luck; exit 1", interval: 100ms, retries: 1}
+""")
+    compose("up", "-d", status=1)
+    assert compose("ps", "-a", "--services", "--status", "created").split() == ["web"]
+
+
+def test_old_files_with_links(compose: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "shop" / "compose.yaml").write_text("""
+web:
+  image: alpine:latest
+  command: sleep 1000
+  stop_signal: SIGKILL
+  links: ["db:data"]
+db:
+  image: alpine:latest
+  command: sleep 1000
+  stop_signal: SIGKILL
+  expose: ["5432"]
+""")
+    compose("up", "-d")
+    variables = compose("exec", "-T", "web", "cat", "/proc/1/environ").split("\0")
+    assert "DATA_PORT_5432_TCP_PORT=5432" in variables
+    assert "shop_db_1" in compose("exec", "-T", "web", "cat", "/etc/hosts")
