@@ -173,7 +173,7 @@ class BuildClient:
         if name not in self.directories:
             raise RpcError(NOT_FOUND, f"no access allowed to dir {name!r}")
         files = _listed(self.directories[name], call.metadata.get("followpaths", []), call.metadata.get("exclude-patterns", []))
-        for path, stat in files:
+        for _, stat in files:
             await call.send(Packet(type=Packet.STAT, stat=stat))
         await call.send(Packet(type=Packet.STAT))
         while (data := await call.recv()) is not None:

@@ -33,8 +33,8 @@ def worker_of(facts: HostFacts) -> control_pb2.WorkerRecord:
         "org.mobyproject.buildkit.worker.executor": "oci", "org.mobyproject.buildkit.worker.hostname": facts.hostname,
         "org.mobyproject.buildkit.worker.network": "bridge", "org.mobyproject.buildkit.worker.snapshotter": "overlayfs",
     }  # fmt: skip
-    if facts.gateway:
-        labels["org.mobyproject.buildkit.worker.moby.host-gateway-ip"] = facts.gateway
+    if gateway := facts.gateway():
+        labels["org.mobyproject.buildkit.worker.moby.host-gateway-ip"] = gateway
     system, _, rest = facts.platform.partition("/")
     architecture, _, variant = rest.partition("/")
     return control_pb2.WorkerRecord(

@@ -138,15 +138,10 @@ async def _archive(export: _Export) -> dict[str, str]:
     """``oci`` and ``docker``: our archives are both in one."""
     images = export.builds.images
     async with export.vertex(f"exporting to {export.kind} image format"):
-        image, _ = await images.register(export.result, ())
-        try:
-            names = tuple(export.names)
-            response = _described(image, names, export.result)
-            async with aclosing(images.save(image, names)) as pieces:  # type: ignore[type-var]
-                await send_file(await export.job.session(), export.index, pieces, response, export.report("sending tarball"))
-            export.done("sending tarball")
-        finally:
-            await images.forget(image)
+        response = _described(export.result.image, tuple(export.names), export.result)
+        async with aclosing(images.save(export.result, export.names)) as pieces:
+            await send_file(await export.job.session(), export.index, pieces, response, export.report("sending tarball"))
+        export.done("sending tarball")
     return response
 
 

@@ -18,6 +18,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,7 +99,9 @@ class Job:
         self.returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.attrs = dict(self.asked.frontend_attrs)
         self._tasks: set[asyncio.Task[Outcome]] = set()
-        self._borrowed: list[str] = []
+        self._lent: set[str] = set()
+        self._held = ExitStack()
+        """Layers of results until they are exported, and results of other targets."""
 
     async def session(self) -> ClientSession:
         return await self.builds.sessions.get(self.asked.session)
@@ -133,8 +136,7 @@ class Job:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for image in self._borrowed:
-            await self.builds.images.forget(image)
+        self._held.close()
         self.completed = time.time()
         self.generation += 1
         self.status.close(self.error.message if self.error else "")
@@ -151,7 +153,7 @@ class Job:
         source = SessionSource(self.builds.place, self.builds.sessions, session, opts, self.status.sink)
         agents = Agents(session, self.builds.socket_directory)
         try:
-            await self._link(opts, inputs)
+            self._link(opts, inputs)
             request = request_of(
                 opts, entitlements=self.asked.entitlements, id=self.id,
                 imports=[(row.type, row.attrs) for row in (*self.asked.cache.imports, *imports)],
@@ -165,6 +167,7 @@ class Job:
             result = await self.builds.builder.build(
                 request, source, BuildSession(session, agents), self.status.sink, register=False
             )
+            self._hold(result)
             outcome = Outcome(_new_id(), result, {"containerimage.config": result.config}, request, text)
             self.builds.remember(outcome)
             return outcome
@@ -172,8 +175,11 @@ class Job:
             await agents.close()
             await source.close()
 
-    async def _link(self, opts: dict[str, str], inputs: Mapping[str, llb_pb2.Definition]) -> None:
-        """``input:NAME`` of other targets become images; they have no name and live until this job ends."""
+    def _hold(self, result: Result) -> None:
+        self._held.enter_context(self.builds.builder.held(result))
+
+    def _link(self, opts: dict[str, str], inputs: Mapping[str, llb_pb2.Definition]) -> None:
+        """``input:NAME`` of other targets become images, lent until this job ends."""
         for key, value in list(opts.items()):
             if not (key.startswith("context:") and value.startswith("input:")):
                 continue
@@ -181,14 +187,16 @@ class Job:
             if definition is None:
                 raise BAD_REQUEST(text=f"invalid input {value[:200]} for {key[:200]}")
             result = self.builds.result(reference_in(definition))
-            image, _ = await self.builds.images.register(result, ())
-            self._borrowed.append(image)
-            opts[key] = f"docker-image://{image}"
+            self._hold(result)
+            reference = self.builds.images.lend(result)
+            self._lent.add(reference)
+            self._held.callback(self.builds.images.take_back, reference)
+            opts[key] = f"docker-image://{reference}"
 
     async def _auths(self, session: ClientSession, text: bytes, request: Request) -> dict[str, dict[str, str]]:
         """Credentials for the registries that the Dockerfile names."""
         hosts = set()
-        for ref in _images_of(text, request, self.builds.facts.platform):
+        for ref in _images_of(text, request, self.builds.facts.platform) - self._lent:
             try:
                 hosts.add(parse_reference(ref).domain)
             except DockyardError:

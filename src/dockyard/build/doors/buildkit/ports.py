@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,12 +16,12 @@ PushProgress = Callable[[str, int, int, bool], None]
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """``gateway`` is the address that ``host-gateway`` stands for, "" when there is none."""
+    """``gateway`` gives the address that ``host-gateway`` stands for, "" when there is none."""
 
     id: str
     hostname: str
     platform: str
-    gateway: str = ""
+    gateway: Callable[[], str] = str
 
 
 class ImageShelf(Protocol):
@@ -32,11 +32,13 @@ class ImageShelf(Protocol):
         Raises InvalidParameter for a bad name."""
         ...
 
-    async def forget(self, image: str) -> None:
-        """Removes an image that has no name and that nothing uses; leaves any other."""
+    def lend(self, result: Result) -> str:
+        """Makes an unrecorded result a base for other builds; gives the reference to it. Undone by ``take_back``."""
         ...
 
-    def save(self, image: str, names: Sequence[str]) -> AsyncIterator[bytes]:
+    def take_back(self, reference: str) -> None: ...
+
+    def save(self, result: Result, names: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """The archive that ``docker save`` makes (OCI layout and docker archive in one), under these names."""
         ...
 

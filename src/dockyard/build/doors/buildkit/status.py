@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -26,6 +27,19 @@ MAX_BATCH = 512 << 10
 CLIPPED = b"\n[output clipped, log limit 2MiB reached]\n"
 PROGRESS_PAUSE = 0.1
 """Seconds between two reports of one transfer: a screen shows no more."""
+
+
+CONFIG_ONLY = frozenset(
+    ["ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL", "STOPSIGNAL", "USER", "VOLUME"]
+)
+
+
+def _only_config(text: str) -> bool:
+    return text.removeprefix("ONBUILD ").partition(" ")[0].upper() in CONFIG_ONLY
+
+
+def _stage_name(stage: str) -> str:
+    return f"stage-{stage} " if stage.isdigit() else f"{stage} "
 
 
 def stamp(seconds: float) -> Timestamp:
@@ -48,6 +62,8 @@ class StatusLog:
         """The Dockerfile, for the places that warnings point at."""
         self._entries: list[control_pb2.StatusResponse] = []
         self._logged: dict[str, int] = {}
+        self._queued: list[VertexQueued] = []
+        self._hidden: set[str] = set()
         self._log_size = 0
         self._reported: dict[tuple[str, str], tuple[float, float]] = {}
         self._arrived = asyncio.Event()
@@ -59,6 +75,10 @@ class StatusLog:
         return len(rows), sum(row.HasField("completed") for row in rows), sum(row.cached for row in rows)
 
     def sink(self, event: Event) -> None:
+        if isinstance(event, VertexQueued) and event.number:
+            self._queued.append(event)
+            return
+        self._show_steps()
         entry = self._entry(event)
         if entry is not None:
             self._entries.append(entry)
@@ -74,6 +94,27 @@ class StatusLog:
                 self._entries.append(control_pb2.StatusResponse(vertexes=[vertex]))
         self.closed = True
         self._arrived.set()
+
+    def _show_steps(self) -> None:
+        """The steps of the graph, announced together, under BuildKit's names; what only changes the config is no vertex
+        there."""
+        queued, self._queued = self._queued, []
+        shown = [event for event in queued if not _only_config(event.name)]
+        hidden = {event.digest: event.inputs for event in queued if _only_config(event.name)}
+        self._hidden |= hidden.keys()
+        places: Counter[str] = Counter()
+        counts = Counter(event.stage for event in shown)
+        for event in shown:
+            places[event.stage] += 1
+            inputs: list[str] = []
+            for digest in event.inputs:
+                while hidden.get(digest):
+                    digest = hidden[digest][0]
+                inputs.append(digest)
+            stage = "" if len(counts) == 1 and event.stage.isdigit() else _stage_name(event.stage)
+            name = f"[{stage}{places[event.stage]}/{counts[event.stage]}] {event.name}"
+            vertex = self._vertex(VertexQueued(event.digest, name, tuple(inputs)))
+            self._entries.append(control_pb2.StatusResponse(vertexes=[vertex]))
 
     async def follow(self, send: Callable[[control_pb2.StatusResponse], Awaitable[None]]) -> None:
         position = 0
@@ -99,6 +140,8 @@ class StatusLog:
         return position, batch
 
     def _entry(self, event: Event) -> control_pb2.StatusResponse | None:
+        if not isinstance(event, Warned) and event.digest in self._hidden:
+            return None
         if isinstance(event, VertexQueued | VertexStarted | VertexDone):
             vertex = self._vertex(event)
             return control_pb2.StatusResponse(vertexes=[vertex])
@@ -106,7 +149,7 @@ class StatusLog:
             return self._output(event)
         if isinstance(event, Progress):
             return self._progress(event)
-        return self._warning(event)
+        return self._warning(event) if isinstance(event, Warned) else None
 
     def _vertex(self, event: VertexQueued | VertexStarted | VertexDone) -> control_pb2.Vertex:
         vertex = self.vertexes.setdefault(event.digest, control_pb2.Vertex(digest=event.digest))
