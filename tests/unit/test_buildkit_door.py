@@ -57,7 +57,7 @@ class CopyBuilder:
                 self.cancelled.set()
         if "FAIL" in text:
             sink(VertexDone("sha256:1", 2.0, error="exit code 3"))
-            raise RUN_FAILED(command="FAIL", exit_code=3, step="1")
+            raise RUN_FAILED(command="FAIL", exit_code=3)
         context: Context = await source.context("", ["."])
         self.files = {
             entry.path: b"".join(context.tree.read(entry))
@@ -217,14 +217,14 @@ async def test_the_ignore_file_stays_at_the_client(rig: Rig) -> None:
 async def test_a_failed_step_is_told_to_both_calls_and_to_the_history(rig: Rig) -> None:
     (rig.folder / "Dockerfile").write_text("FROM scratch\nRUN FAIL\n")
     client = await rig.client()
-    with pytest.raises(RpcError, match="returned a non-zero code: 3"):
+    with pytest.raises(RpcError, match="did not complete successfully: exit code: 3"):
         await client.build({}, ref="failed")
     rows = await client.follow("failed")
     done = [vertex for answer in rows for vertex in answer.vertexes if vertex.error]
     assert done[0].error == "exit code 3"
     record = (await _history(client))[-1].record
     assert record.ref == "failed"
-    assert "non-zero code: 3" in record.error.message
+    assert "exit code: 3" in record.error.message
 
 
 async def test_a_client_that_leaves_cancels_its_build(rig: Rig) -> None:

@@ -114,7 +114,7 @@ class Control:
             )
             for vertex, (key, spool) in enumerate(self.builds.place.shelf.records())
         ]  # fmt: skip
-        return [row for row in rows if all(_matches(row, item) for item in filters)]
+        return [row for row in rows if all(_matches(row, item) for item in filters if item)]
 
     async def disk_usage(self, call: Call, asked: control_pb2.DiskUsageRequest) -> control_pb2.DiskUsageResponse:
         return control_pb2.DiskUsageResponse(record=self._usage(asked.filter))
@@ -122,7 +122,7 @@ class Control:
     async def prune(self, call: Call, asked: control_pb2.PruneRequest) -> None:
         before = {row.id: row for row in self._usage(())}
         filters: dict[str, list[str]] = {}
-        for item in asked.filter:
+        for item in filter(None, asked.filter):
             key, _, value = _condition(item)
             filters.setdefault(key, []).append(value)
         if asked.keep_duration:

@@ -34,6 +34,7 @@ from ...model import Request
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
 from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED
+from .failure import build_failure
 from .frontend import check_frontend, request_of
 from .ports import HostFacts, ImageShelf
 from .rpc import RpcError, as_status
@@ -110,12 +111,15 @@ class Job:
         self, frontend: str, opts: Mapping[str, str], inputs: Mapping[str, llb_pb2.Definition],
         imports: Sequence[control_pb2.CacheOptionsEntry] = (),
     ) -> Outcome:  # fmt: skip
-        """Ends with the job at the latest. Raises DockyardError, SyntaxProblem."""
+        """Ends with the job at the latest. Raises RpcError."""
         check_frontend(frontend, opts)
         task = asyncio.ensure_future(self._build(dict(opts), inputs, imports))
         self._tasks.add(task)
         try:
             outcome = await task
+        except Exception as error:
+            info = self.status.source() or llb_pb2.SourceInfo()
+            raise build_failure(error, info.data, info.filename, self.status.failed) from error
         finally:
             task.cancel()
             self._tasks.discard(task)

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ...progress import Event, Output, Progress, VertexDone, VertexQueued, VertexStarted, Warned
 from ...proto import control_pb2, llb_pb2
+from .failure import in_buildkits_words
 
 __all__ = ["StatusLog", "stamp", "vertex_digest"]
 
@@ -57,6 +58,8 @@ class StatusLog:
     def __init__(self) -> None:
         self.vertexes: dict[str, control_pb2.Vertex] = {}
         self.warnings = 0
+        self.failed = ""
+        """Name of the first vertex that failed."""
         self.closed = False
         self.source: Callable[[], llb_pb2.SourceInfo | None] = lambda: None
         """The Dockerfile, for the places that warnings point at."""
@@ -163,7 +166,8 @@ class StatusLog:
             if not vertex.HasField("started"):
                 vertex.started.CopyFrom(stamp(event.at))
             vertex.completed.CopyFrom(stamp(event.at))
-            vertex.cached, vertex.error = event.cached, event.error
+            vertex.cached, vertex.error = event.cached, in_buildkits_words(event.error)
+            self.failed = self.failed or (vertex.name if event.error else "")
         copy = control_pb2.Vertex()
         copy.CopyFrom(vertex)
         return copy
