@@ -81,7 +81,7 @@ class _Export:
 
     def vertex(self, title: str) -> _Export:
         self.title = title
-        self.digest = vertex_digest(title, str(self.index))
+        self.digest = vertex_digest(self.job.id, title, str(self.index))
         return self
 
     def report(self, what: str) -> Callable[[int], None]:

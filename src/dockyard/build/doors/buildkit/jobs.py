@@ -154,7 +154,7 @@ class Job:
         session = await self.session()
         if not self.attrs:
             self.attrs = dict(opts)
-        source = SessionSource(self.builds.place, self.builds.sessions, session, opts, self.status.sink)
+        source = SessionSource(self.builds.place, self.builds.sessions, session, opts, self.status.sink, self.id)
         agents = Agents(session, self.builds.socket_directory)
         try:
             self._link(opts, inputs)
@@ -238,8 +238,8 @@ def definition_of(id: str) -> llb_pb2.Definition:
     source = llb_pb2.Op(source=llb_pb2.SourceOp(identifier=SCHEME + id)).SerializeToString()
     digest = "sha256:" + hashlib.sha256(source).hexdigest()
     last = llb_pb2.Op(inputs=[llb_pb2.Input(digest=digest)]).SerializeToString()
-    definition = llb_pb2.Definition()
-    definition.operations.extend([source, last])
+    definition = llb_pb2.Definition(operations=[source, last])
+    definition.metadata[digest].SetInParent()  # a Definition without metadata is none for clients
     return definition
 
 

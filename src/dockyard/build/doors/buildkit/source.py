@@ -49,12 +49,14 @@ class Place:
 
 
 class SessionSource:
-    """Implements ``ports.Source``. ``close`` lets go of what was synced."""
+    """Implements ``ports.Source``. ``seed`` tells its vertexes from those of other builds; ``close`` lets go of what was
+    synced."""
 
     def __init__(
-        self, place: Place, sessions: Sessions, session: ClientSession, opts: Mapping[str, str], sink: Sink
+        self, place: Place, sessions: Sessions, session: ClientSession, opts: Mapping[str, str], sink: Sink, seed: str
     ) -> None:
         self.place, self.sessions, self.session, self.opts, self.sink = place, sessions, session, opts, sink
+        self.seed = seed
         self.filename = opts.get("filename", "") or DEFAULT_NAME
         self.main = opts.get("contextkey", "") or LOCAL_CONTEXT
         self.definitions = opts.get("dockerfilekey", "") or LOCAL_DOCKERFILE
@@ -162,7 +164,7 @@ class SessionSource:
 
     @asynccontextmanager
     async def _vertex(self, name: str) -> AsyncIterator[str]:
-        digest = vertex_digest(name)
+        digest = vertex_digest(self.seed, name)
         self.sink(VertexQueued(digest, name))
         self.sink(VertexStarted(digest, time.time()))
         try:

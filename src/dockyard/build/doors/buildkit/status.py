@@ -167,6 +167,8 @@ class StatusLog:
                 vertex.started.CopyFrom(stamp(event.at))
             vertex.completed.CopyFrom(stamp(event.at))
             vertex.cached, vertex.error = event.cached, in_buildkits_words(event.error)
+            if vertex.error == "CancelledError":
+                vertex.error = "context canceled"
             self.failed = self.failed or (vertex.name if event.error else "")
         copy = control_pb2.Vertex()
         copy.CopyFrom(vertex)
