@@ -17,6 +17,7 @@ import pytest
 
 from dockyard.build.context import Context
 from dockyard.build.doors.buildkit.door import BuildKitDoor
+from dockyard.build.doors.buildkit.expected import expected
 from dockyard.build.doors.buildkit.frontend import request_of
 from dockyard.build.doors.buildkit.ports import HostFacts
 from dockyard.build.doors.buildkit.rpc import Channel, RpcError
@@ -381,6 +382,31 @@ def test_options_that_cannot_be_read_are_refused() -> None:
     assert request.ulimits == ("nofile=1:2", "nproc=3")
     assert request.cache_from == ("r/x",)
     assert request.pull
+
+
+COPYING = b"""
+FROM a AS dev
+COPY huge /
+FROM a AS build
+COPY src/./x *.py ./
+RUN --mount=type=bind,source=tools,target=/t x
+ADD https://example/x /
+COPY $WHAT /
+FROM a
+COPY --from=build /o /
+COPY --from=extra e /e
+COPY <<EOF /f
+x
+EOF
+"""
+
+
+def test_what_a_dockerfile_will_copy_is_known_before() -> None:
+    contexts = {"extra": "local:extra"}
+    assert expected(COPYING, "", contexts) == {"": {"src/x", "*.py", "tools"}, "extra": {"e"}}
+    assert expected(COPYING, "dev", contexts) == {"": {"huge"}}
+    assert expected(b"FROM a\nCOPY . /\nCOPY b /", "", {}) == {"": {"", "b"}}
+    assert expected(b"NONSENSE", "", {}) == {}
 
 
 async def _history(client: BuildClient) -> list[control_pb2.BuildHistoryEvent]:

@@ -41,6 +41,8 @@ MODE_TYPE = MODE_DIR | MODE_SYMLINK | MODE_PIPE | MODE_SOCKET | MODE_DEVICE | MO
 MAX_XATTRS = 64
 MAX_PATH = 4096
 
+MAX_ASKED = 256
+"""Requests of one write."""
 REPORT_SHIFT = 18
 """A report every 256 KiB."""
 
@@ -105,6 +107,7 @@ class _Receiver:
         self.finished: list[Stored] = []
         self.links: list[tuple[Entry, str]] = []
         self.count = 0
+        self.settled = False
         self.listed = False
 
     async def run(self) -> dict[str, Entry]:
@@ -119,6 +122,7 @@ class _Receiver:
                 else:
                     raise BAD_CONTEXT(cause="the client sends a packet out of turn")
             await self._settle()
+            self.settled = True
             self.requests.put_nowait(None)
             await asking
             while (await self._packet()).type != Packet.FIN:
@@ -132,8 +136,17 @@ class _Receiver:
 
     async def _ask(self) -> None:
         while (number := await self.requests.get()) is not None:
-            await self.exchange.send(Packet(type=Packet.REQ, id=number))
+            batch = [number]
+            while len(batch) < MAX_ASKED and (more := self._next()) is not None:
+                batch.append(more)
+            await self.exchange.send(*(Packet(type=Packet.REQ, id=item) for item in batch))
         await self.exchange.send(Packet(type=Packet.FIN))
+
+    def _next(self) -> int | None:
+        """Another request that is there already; the end of them stays in the queue."""
+        if self.requests.empty() or self.settled:
+            return None
+        return self.requests.get_nowait()
 
     async def _packet(self) -> session_pb2.Packet:
         data = await self.exchange.recv()

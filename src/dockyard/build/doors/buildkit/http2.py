@@ -113,10 +113,11 @@ class Stream:
         if self.error is not None:
             raise self.error
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, *messages: bytes) -> None:
         """Raises StreamLost. Waits while the peer has no room."""
+        framed = b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
         async with self._sending:
-            view = memoryview(b"\0" + len(message).to_bytes(4, "big") + message)
+            view = memoryview(framed)
             h2 = self.connection.h2
             while view:
                 self._check()

@@ -34,6 +34,7 @@ from ...model import Request
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
 from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED
+from .expected import expected
 from .failure import build_failure
 from .frontend import check_frontend, request_of
 from .ports import HostFacts, ImageShelf
@@ -165,6 +166,7 @@ class Job:
             )  # fmt: skip
             text = b"" if request.remote else await source.dockerfile(request.dockerfile)
             self.status.source = lambda: source_info(request.dockerfile, text)
+            source.expect(expected(text, request.target, request.contexts))
             request = msgspec.structs.replace(request, auths=await self._auths(session, text, request))
             if name := opts.get("requestid"):
                 return Outcome(_new_id(), None, await answer(name, text, request, source, self.builds.builder), request)

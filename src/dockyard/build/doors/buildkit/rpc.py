@@ -200,8 +200,8 @@ class Exchange:
             self.stream.reset()
         self.stream.connection.forget(self.stream)
 
-    async def send(self, message: Message) -> None:
-        await self.stream.send(message.SerializeToString())
+    async def send(self, *messages: Message) -> None:
+        await self.stream.send(*(message.SerializeToString() for message in messages))
 
     def end(self) -> None:
         self.stream.end()

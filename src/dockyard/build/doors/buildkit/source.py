@@ -17,6 +17,7 @@ from ...dockerfile.patterns import read_ignore_file
 from ...errors import BAD_CONTEXT, DOCKERFILE_MISSING
 from ...progress import Progress, Sink, VertexDone, VertexQueued, VertexStarted
 from . import filesync
+from .expected import normal
 from .filesync import Wanted
 from .frontend import LOCAL_CONTEXT, LOCAL_DOCKERFILE, UPLOAD_PREFIX
 from .session import ClientSession, Sessions
@@ -61,6 +62,7 @@ class SessionSource:
         self.main = opts.get("contextkey", "") or LOCAL_CONTEXT
         self.definitions = opts.get("dockerfilekey", "") or LOCAL_DOCKERFILE
         self.uploaded = opts.get("context", "") if opts.get("context", "").startswith(UPLOAD_PREFIX) else ""
+        self._expected: Mapping[str, frozenset[str]] = {}
         self._made: dict[tuple[str, ...], asyncio.Task[Context]] = {}
 
     async def dockerfile(self, name: str) -> bytes:
@@ -82,7 +84,7 @@ class SessionSource:
         if not specifier.startswith("local:"):
             raise BAD_CONTEXT(cause=f"context {name} is {specifier[:200] or 'not given'}, not a directory of the client")
         local = specifier.removeprefix("local:")
-        follow = () if {"", ".", "/"} & set(patterns) else tuple(sorted(set(patterns)))
+        follow = self._follow(name, patterns)
 
         async def make() -> Context:
             title = f"[context {name}] load from client" if name else "[internal] load build context"
@@ -90,6 +92,18 @@ class SessionSource:
             return await self._sync(wanted, title, keep=True)
 
         return await self._once((local, name, *follow), make)
+
+    def expect(self, paths: Mapping[str, frozenset[str]]) -> None:
+        """Paths by context that will be asked for: fetched together when the first of them is."""
+        self._expected = paths
+
+    def _follow(self, name: str, patterns: Sequence[str]) -> tuple[str, ...]:
+        """What the transfer that serves these patterns asks for; () is everything."""
+        wanted = {normal(pattern) for pattern in patterns}
+        together = self._expected.get(name, frozenset())
+        if wanted <= together:
+            wanted = set(together)
+        return () if "" in wanted else tuple(sorted(wanted))
 
     async def close(self) -> None:
         tasks = list(self._made.values())

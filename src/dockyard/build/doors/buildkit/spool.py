@@ -20,8 +20,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from ...context import Context, ContextLimits, open_spool
 from ...errors import CONTEXT_TOO_BIG
 from ...tree import ContextTree, Entry
@@ -75,9 +73,11 @@ class Stored:
     @property
     def result(self) -> Entry:
         """After the writer's flush."""
-        return msgspec.structs.replace(
-            self.entry, size=self.received, digest=self.sha.digest(), offset=max(self.offset, 0)
-        )
+        told = self.entry
+        return Entry(
+            told.path, told.kind, told.mode, told.uid, told.gid, self.received, told.mtime_ns,
+            digest=self.sha.digest(), offset=max(self.offset, 0), xattrs=told.xattrs,
+        )  # fmt: skip
 
 
 class Writer:
