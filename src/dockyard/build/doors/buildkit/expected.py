@@ -12,7 +12,7 @@ from ...dockerfile import instructions as ins
 from ...dockerfile.mounts import parse_mount
 from ...dockerfile.parser import SyntaxProblem, parse
 
-__all__ = ["expected", "normal"]
+__all__ = ["expected", "needed_stages", "normal"]
 
 REMOTE = ("http://", "https://", "git@", "git://", "ssh://")
 
@@ -28,7 +28,7 @@ def expected(text: bytes, target: str, contexts: Mapping[str, str]) -> dict[str,
     try:
         _, stages = ins.split_stages(parse(text))
         found: dict[str, set[str]] = {}
-        for stage in _needed(stages, target):
+        for stage in needed_stages(stages, target):
             for item in stage.instructions:
                 for origin, paths in _taken(item):
                     name = origin if origin in contexts else ""
@@ -48,8 +48,8 @@ def _taken(item: ins.Instruction) -> list[tuple[str, tuple[str, ...]]]:
     return []
 
 
-def _needed(stages: tuple[ins.Stage, ...], target: str) -> list[ins.Stage]:
-    """The target's stage and those that it names; all of them where a name is a variable."""
+def needed_stages(stages: tuple[ins.Stage, ...], target: str) -> list[ins.Stage]:
+    """The target's stage, then those that it names; all others too where a name is a variable."""
     by_name = {name: stage for stage in stages for name in (stage.origin.alias, str(stage.index)) if name}
     todo = [by_name.get(target.lower(), stages[-1]) if target else stages[-1]]
     needed: dict[int, ins.Stage] = {}
@@ -60,6 +60,7 @@ def _needed(stages: tuple[ins.Stage, ...], target: str) -> list[ins.Stage]:
         needed[stage.index] = stage
         names = [stage.origin.image, *(origin for item in stage.instructions for origin, _ in _taken(item))]
         if any("$" in name for name in names):
-            return list(stages)
+            first = next(iter(needed.values()))
+            return [first, *(each for each in stages if each is not first)]
         todo += [by_name[name.lower()] for name in names if name.lower() in by_name]
     return list(needed.values())

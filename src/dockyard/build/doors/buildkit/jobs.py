@@ -42,7 +42,7 @@ from .rpc import RpcError, as_status
 from .session import Agents, ClientSession, Sessions
 from .source import Place, SessionSource
 from .status import StatusLog
-from .subrequests import answer
+from .subrequests import answer, check
 
 __all__ = ["Builds", "Job", "Outcome", "definition_of", "reference_in"]
 
@@ -170,6 +170,7 @@ class Job:
             request = msgspec.structs.replace(request, auths=await self._auths(session, text, request))
             if name := opts.get("requestid"):
                 return Outcome(_new_id(), None, await answer(name, text, request, source, self.builds.builder), request)
+            await check(text, request, source, self.status.sink)
             result = await self.builds.builder.build(
                 request, source, BuildSession(session, agents), self.status.sink, register=False
             )
