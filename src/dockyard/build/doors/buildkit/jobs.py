@@ -164,7 +164,7 @@ class Job:
                 imports=[(row.type, row.attrs) for row in (*self.asked.cache.imports, *imports)],
                 exports=[(row.type, row.attrs) for row in self.asked.cache.exports],
             )  # fmt: skip
-            text = b"" if request.remote else await source.dockerfile(request.dockerfile)
+            text = await source.dockerfile(request.dockerfile)
             self.status.source = lambda: source_info(request.dockerfile, text)
             source.expect(expected(text, request.target, request.contexts))
             request = msgspec.structs.replace(request, auths=await self._auths(session, text, request))

@@ -7,7 +7,7 @@ import posixpath
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +15,9 @@ from ...context import Context
 from ...context import receive as receive_tar
 from ...dockerfile.patterns import read_ignore_file
 from ...errors import BAD_CONTEXT, DOCKERFILE_MISSING
+from ...fetch import is_git, is_url
 from ...progress import Progress, Sink, VertexDone, VertexQueued, VertexStarted
+from ...remote import remote_context
 from . import filesync
 from .expected import normal
 from .filesync import Wanted
@@ -61,8 +63,11 @@ class SessionSource:
         self.filename = opts.get("filename", "") or DEFAULT_NAME
         self.main = opts.get("contextkey", "") or LOCAL_CONTEXT
         self.definitions = opts.get("dockerfilekey", "") or LOCAL_DOCKERFILE
+        told = opts.get("context", "")
+        self.remote = told if told and not told.startswith(UPLOAD_PREFIX) else ""
         self.uploaded = opts.get("context", "") if opts.get("context", "").startswith(UPLOAD_PREFIX) else ""
         self._expected: Mapping[str, frozenset[str]] = {}
+        self._remote = AsyncExitStack()
         self._made: dict[tuple[str, ...], asyncio.Task[Context]] = {}
 
     async def dockerfile(self, name: str) -> bytes:
@@ -78,9 +83,11 @@ class SessionSource:
 
     async def context(self, name: str, patterns: Sequence[str]) -> Context:
         """Raises InvalidParameter, System."""
-        if self.uploaded and not name:
-            return await self._upload()
+        if not name and (whole := await self._whole()) is not None:
+            return whole
         specifier = self.opts.get(f"context:{name}", "") if name else f"local:{self.main}"
+        if is_git(specifier) or is_url(specifier):
+            return await self._fetched(specifier, f"[context {name}] {specifier}")
         if not specifier.startswith("local:"):
             raise BAD_CONTEXT(cause=f"context {name} is {specifier[:200] or 'not given'}, not a directory of the client")
         local = specifier.removeprefix("local:")
@@ -113,6 +120,7 @@ class SessionSource:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Context):
                 result.close()
+        await self._remote.aclose()
 
     async def _once(self, key: tuple[str, ...], make: Callable[[], Awaitable[Context]]) -> Context:
         """Whoever asks first starts it; it ends with the build, not with who asked."""
@@ -121,8 +129,8 @@ class SessionSource:
         return await asyncio.shield(self._made[key])
 
     async def _definition_context(self) -> Context:
-        if self.uploaded and "dockerfilekey" not in self.opts:
-            return await self._upload()
+        if "dockerfilekey" not in self.opts and (whole := await self._whole()) is not None:
+            return whole
         follow = [self.filename, f"{self.filename}{IGNORE_FILE}"]
         if posixpath.basename(self.filename) == DEFAULT_NAME:
             follow.append(posixpath.join(posixpath.dirname(self.filename), DEFAULT_NAME.lower()))
@@ -131,8 +139,8 @@ class SessionSource:
         return await self._once(("\0dockerfile",), lambda: self._sync(wanted, title, keep=False))
 
     async def _ignore_context(self, local: str) -> Context:
-        if self.uploaded and local == self.main:
-            return await self._upload()
+        if local == self.main and (whole := await self._whole()) is not None:
+            return whole
         title = f"[internal] load {IGNORE_FILE}"
         wanted = Wanted(local, follow=[IGNORE_FILE])
         return await self._once(("\0ignore", local), lambda: self._sync(wanted, title, keep=False))
@@ -148,6 +156,22 @@ class SessionSource:
             return read_ignore_file((text or b"").decode("utf-8", "replace"))
         except ValueError as error:
             raise BAD_CONTEXT(cause=f"{IGNORE_FILE}: {error}") from None
+
+    async def _whole(self) -> Context | None:
+        """The main context, where it is no directory of the client."""
+        if self.uploaded:
+            return await self._upload()
+        return await self._fetched(self.remote, "[internal] load remote build context") if self.remote else None
+
+    async def _fetched(self, remote: str, title: str) -> Context:
+        async def make() -> Context:
+            async with self._vertex(title):
+                directory, threads = self.place.shelf.directory, self.place.executor
+                context = await remote_context(remote, self.filename, directory, threads, self._remote)
+                context.load_ignore(self.filename)
+                return context
+
+        return await self._once(("\0remote", remote), make)
 
     async def _upload(self) -> Context:
         async def make() -> Context:
