@@ -40,7 +40,7 @@ def check_frontend(name: str, opts: Mapping[str, str]) -> None:
 
 def request_of(
     opts: Mapping[str, str], *, entitlements: Sequence[str] = (), imports: Sequence[tuple[str, Mapping[str, str]]] = (),
-    exports: Sequence[tuple[str, Mapping[str, str]]] = (), id: str = "",
+    id: str = "",
 ) -> Request:  # fmt: skip
     """Raises InvalidParameter, NotImplementedYet. Named contexts keep their specifiers; the main one is not in here."""
     platforms = [item for item in opts.get("platform", "").split(",") if item]
@@ -64,7 +64,6 @@ def request_of(
         cpuset_cpus=opts.get("cpusetcpus", ""),
         cpuset_mems=opts.get("cpusetmems", ""),
         cache_from=tuple(_cache(kind, attrs) for kind, attrs in (*imports, *_imports(opts))),
-        cache_to=tuple(_cache(kind, attrs) for kind, attrs in exports if kind != "inline"),
         remote="" if remote.startswith(UPLOAD_PREFIX) else remote,
         entitlements=tuple(entitlements),
         contexts={name: value or "" for name, value in _below(opts, "context:").items()},

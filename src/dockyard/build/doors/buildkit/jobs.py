@@ -31,6 +31,7 @@ from dockyard.oci.reference import parse_reference
 from ... import plan
 from ...dockerfile.parser import SyntaxProblem, parse
 from ...model import Request
+from ...progress import Warned
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
 from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED
@@ -153,6 +154,7 @@ class Job:
         imports: Sequence[control_pb2.CacheOptionsEntry],
     ) -> Outcome:  # fmt: skip
         session = await self.session()
+        self._check_cache_exports()
         if not self.attrs:
             self.attrs = dict(opts)
         source = SessionSource(self.builds.place, self.builds.sessions, session, opts, self.status.sink, self.id)
@@ -162,7 +164,6 @@ class Job:
             request = request_of(
                 opts, entitlements=self.asked.entitlements, id=self.id,
                 imports=[(row.type, row.attrs) for row in (*self.asked.cache.imports, *imports)],
-                exports=[(row.type, row.attrs) for row in self.asked.cache.exports],
             )  # fmt: skip
             text = await source.dockerfile(request.dockerfile)
             self.status.source = lambda: source_info(request.dockerfile, text)
@@ -181,6 +182,13 @@ class Job:
         finally:
             await agents.close()
             await source.close()
+
+    def _check_cache_exports(self) -> None:
+        """``inline`` is asked for by a build argument that many scripts pass: it costs a warning, not the build."""
+        for row in self.asked.cache.exports:
+            if row.type != "inline":
+                raise NOT_SERVED(what=f"exporting the build cache (type={row.type[:100]})")
+            self.status.sink(Warned("inline cache is not implemented by Dockyard yet: the image carries no cache metadata"))
 
     def _hold(self, result: Result) -> None:
         self._held.enter_context(self.builds.builder.held(result))
