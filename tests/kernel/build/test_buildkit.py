@@ -118,8 +118,8 @@ async def test_a_client_that_leaves_ends_its_step(builder: BuildClient, tmp_path
     building.cancel()
     await asyncio.gather(building, return_exceptions=True)
     async with asyncio.timeout(LIMIT):
-        while _running(b"sleep\x00300.0625"):
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 - another process's end
+        while _running(b"sleep\x00300.0625"):  # noqa: ASYNC110 - the end of another process
+            await asyncio.sleep(0.05)
 
 
 def _running(words: bytes) -> bool:
