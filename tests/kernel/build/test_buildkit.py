@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
+import json
 import os
 import tarfile
 from collections.abc import AsyncIterator
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dockyard.build.doors.buildkit.rpc import Channel, RpcError
-from dockyard.build.proto import control_pb2
+from dockyard.build.proto import content_pb2, control_pb2
 from dockyard.client import Client
 from dockyard.testing import buildkit
 from dockyard.testing.buildkit import CONTROL
@@ -128,6 +130,32 @@ def _running(words: bytes) -> bool:
             if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(words):
                 return True
     return False
+
+
+async def test_provenance_names_the_base_and_hides_arguments(builder: BuildClient, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nARG PASS\nRUN true\n")
+    async with client(builder, tmp_path) as made:
+        await made.build({"build-arg:PASS": "hush", "target": ""}, ref="proven")
+        question = control_pb2.BuildHistoryRequest(ref="proven", early_exit=True)
+        async with made.channel.open(f"{CONTROL}ListenBuildHistory") as exchange:
+            await exchange.send(question)
+            exchange.end()
+            data = await exchange.recv()
+        assert data is not None
+        record = control_pb2.BuildHistoryEvent.FromString(data).record
+        found = record.result.attestations[0]
+        async with made.channel.open("/containerd.services.content.v1.Content/Read") as exchange:
+            await exchange.send(content_pb2.ReadContentRequest(digest=found.digest))
+            exchange.end()
+            blob = await exchange.recv()
+    assert blob is not None
+    text = content_pb2.ReadContentResponse.FromString(blob).data
+    assert len(text) == found.size
+    assert "sha256:" + hashlib.sha256(text).hexdigest() == found.digest
+    document = json.loads(text)
+    assert [row["uri"].partition("?")[0] for row in document["materials"]] == ["pkg:docker/busybox@latest"]
+    assert document["metadata"]["buildInvocationID"] == "proven"
+    assert b"hush" not in text
 
 
 async def test_files_are_not_sent_twice_and_the_cache_is_told(builder: BuildClient, tmp_path: Path) -> None:

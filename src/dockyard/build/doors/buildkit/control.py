@@ -10,9 +10,10 @@ import dockyard
 from ...proto import control_pb2, llb_pb2, rpc_pb2
 from ...service import CacheRecord
 from .errors import BAD_REQUEST
-from .exports import export, exporters_of
+from .exports import export
 from .jobs import Builds, Job, reference_in
 from .ports import HostFacts
+from .records import Documents, history_record
 from .rpc import Call, Routes, RpcError, streaming, unary
 from .session import Sessions
 from .status import stamp
@@ -50,8 +51,8 @@ def _version() -> control_pb2.BuildkitVersion:
 
 
 class Control:
-    def __init__(self, builds: Builds, sessions: Sessions) -> None:
-        self.builds, self.sessions = builds, sessions
+    def __init__(self, builds: Builds, sessions: Sessions, documents: Documents) -> None:
+        self.builds, self.sessions, self.documents = builds, sessions, documents
 
     def routes(self) -> Routes:
         pb = control_pb2
@@ -154,6 +155,8 @@ class Control:
                 if told.get(job.id) == job.generation or (asked.active_only and job.completed):
                     continue
                 told[job.id] = job.generation
+                if asked.ref:
+                    await self.documents.attest(job)
                 kind = control_pb2.COMPLETE if job.completed else control_pb2.STARTED
                 await call.send(_event(kind, history_record(job)))
             if asked.early_exit:
@@ -184,21 +187,6 @@ class Control:
             shared_key=header.get("x-docker-expose-session-sharedkey", [""])[0],
             methods=header.get("x-docker-expose-session-grpc-method", []),
         )  # fmt: skip
-
-
-def history_record(job: Job) -> control_pb2.BuildHistoryRecord:
-    total, completed, cached = job.status.steps
-    record = control_pb2.BuildHistoryRecord(
-        ref=job.id, frontend=job.asked.frontend or "dockerfile.v0", frontend_attrs=job.attrs, created_at=stamp(job.created),
-        exporters=[control_pb2.Exporter(type=kind, attrs=attrs) for kind, attrs in exporters_of(job.asked)],
-        exporter_response=job.response, pinned=job.pinned, generation=job.generation, num_cached_steps=cached,
-        num_total_steps=total, num_completed_steps=completed, num_warnings=job.status.warnings,
-    )  # fmt: skip
-    if job.completed:
-        record.completed_at.CopyFrom(stamp(job.completed))
-    if job.error is not None:
-        record.error.CopyFrom(rpc_pb2.Status(code=job.error.code, message=job.error.message))
-    return record
 
 
 def _event(kind: control_pb2.BuildHistoryEventType, record: control_pb2.BuildHistoryRecord) -> control_pb2.BuildHistoryEvent:

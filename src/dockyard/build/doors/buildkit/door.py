@@ -13,6 +13,7 @@ from .gateway import Gateway
 from .http2 import Wire
 from .jobs import Builds
 from .ports import HostFacts, ImageShelf
+from .records import Documents
 from .session import Sessions
 from .source import Place
 from .spool import Shelf
@@ -33,7 +34,9 @@ class BuildKitDoor:
         self._shelf = Shelf(spool_directory)
         place = Place(self._shelf, self._executor)
         self.builds = Builds(builder, images, self.sessions, place, facts, socket_directory)
-        self._routes = {**Control(self.builds, self.sessions).routes(), **Gateway(self.builds).routes()}
+        documents = Documents(self.builds)
+        control = Control(self.builds, self.sessions, documents)
+        self._routes = {**control.routes(), **Gateway(self.builds).routes(), **documents.routes()}
 
     async def serve_grpc(self, wire: Wire) -> None:
         """Until the client hangs up."""

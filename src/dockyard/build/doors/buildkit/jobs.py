@@ -93,6 +93,8 @@ class Job:
     status: StatusLog = field(default_factory=StatusLog)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     attrs: dict[str, str] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
+    """By digest; small."""
     response: dict[str, str] = field(default_factory=dict)
     error: RpcError | None = None
     pinned: bool = False
