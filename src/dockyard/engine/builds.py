@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,9 @@ class Builds:
     async def serve_grpc(self, stream: Any) -> None:
         await self._buildkit.serve_grpc(stream)
 
+    def adopt_h2(self, transport: asyncio.Transport, early: bytes) -> None:
+        self._buildkit.adopt(transport, early)
+
     async def serve_session(self, stream: Any, headers: Mapping[str, str]) -> None:
         methods = [name.strip() for name in headers.get("x-docker-expose-session-grpc-method", "").split(",")]
         await self._buildkit.serve_session(
@@ -96,6 +100,9 @@ class NoBuilds:
     async def prune(self, query: Any, filters: Filters) -> Json:
         """There is no cache, which is the truth."""
         return {"CachesDeleted": None, "SpaceReclaimed": 0}
+
+    def adopt_h2(self, transport: asyncio.Transport, early: bytes) -> None:
+        transport.close()
 
     async def serve_grpc(self, stream: Any) -> None:
         raise NO_BUILDER(what="BuildKit's gRPC in a dry run")

@@ -17,10 +17,10 @@ from typing import Any
 
 from dockyard.build.doors.buildkit import filesync
 from dockyard.build.doors.buildkit.http2 import Headers, Wire
-from dockyard.build.doors.buildkit.rpc import NOT_FOUND, Call, Channel, Routes, RpcError, serve, unary
+from dockyard.build.doors.buildkit.rpc import NOT_FOUND, Call, Channel, Exchange, Routes, RpcError, serve, unary
 from dockyard.build.proto import control_pb2, gateway_pb2, rpc_pb2, session_pb2
 
-__all__ = ["Answer", "BuildClient", "StreamPairWire", "dial", "wire_pair"]
+__all__ = ["Answer", "BuildClient", "ExchangeWire", "StreamPairWire", "dial", "wire_pair"]
 
 CONTROL, BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 PIECE = 32 << 10
@@ -44,6 +44,34 @@ class StreamPairWire:
 
     def close(self) -> None:
         self.writer.close()
+
+
+class ExchangeWire:
+    """A session inside a call of ours (Control.Session), as clients without POST /session open it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.out: list[bytes] = []
+
+    async def read(self, n: int = 65536) -> bytes:
+        await self.drain()
+        try:
+            data = await self.exchange.recv()
+        except RpcError:
+            return b""
+        return rpc_pb2.BytesMessage.FromString(data).data if data is not None else b""
+
+    def write(self, data: bytes) -> None:
+        self.out.append(data)
+        asyncio.get_running_loop().create_task(self.drain())
+
+    async def drain(self) -> None:
+        data, self.out = b"".join(self.out), []
+        if data:
+            await self.exchange.send(rpc_pb2.BytesMessage(data=data))
+
+    def close(self) -> None:
+        self.exchange.end()
 
 
 async def wire_pair() -> tuple[StreamPairWire, StreamPairWire]:

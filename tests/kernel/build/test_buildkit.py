@@ -158,6 +158,26 @@ async def test_provenance_names_the_base_and_hides_arguments(builder: BuildClien
     assert b"hush" not in text
 
 
+async def test_http2_without_an_upgrade_and_a_session_inside_a_call(builder: BuildClient, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY f /f\n")
+    (tmp_path / "f").write_text("native")
+    reader, writer = await asyncio.open_unix_connection(str(builder.engine.socket))
+    channel = Channel(buildkit.StreamPairWire(reader, writer))
+    made = buildkit.BuildClient(channel, {"context": tmp_path, "dockerfile": tmp_path})
+    running = asyncio.ensure_future(channel.run())
+    metadata = [(name.lower(), value) for name, value in made.headers()]
+    async with asyncio.timeout(LIMIT), channel.open(f"{CONTROL}Session", metadata) as exchange:
+        serving = asyncio.ensure_future(made.serve(buildkit.ExchangeWire(exchange)))
+        asked = control_pb2.SolveRequest(ref="native", session=made.id, frontend="dockerfile.v0")
+        asked.exporters.add(type="image", attrs={"name": "native:1"})
+        answer = await channel.ask(f"{CONTROL}Solve", asked, control_pb2.SolveResponse)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+    channel.close()
+    await running
+    assert builder.inspect("native:1")["Id"] == answer.exporter_response["containerimage.digest"]
+
+
 async def test_files_are_not_sent_twice_and_the_cache_is_told(builder: BuildClient, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY data /data\n")
     (tmp_path / "data").mkdir()
