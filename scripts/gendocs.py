@@ -28,7 +28,7 @@ def coverage() -> str:
 
 
 def _state(handler: str) -> str:
-    if not handler or handler in {"images.build", "images.build_cancel", "streams.session", "streams.grpc"}:
+    if not handler:
         return "not implemented"
     return REFUSED.get(handler, "served")
 

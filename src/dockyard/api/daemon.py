@@ -54,7 +54,9 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = make_server(engine, server_name=f"Docker/{COMPAT_VERSION} (linux)")
+    server = make_server(
+        engine, server_name=f"Docker/{COMPAT_VERSION} (linux)", builder_version="2", on_h2=engine.builds.adopt_h2
+    )
     pidfile = Path(settings.pidfile) if settings.pidfile else None
     try:
         opened = await listen(server, settings.hosts, group=group_id(settings.group), tls=tls_context(settings))

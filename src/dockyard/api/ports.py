@@ -127,6 +127,10 @@ class Builds(Protocol):
         """BuildKit's Control API on a connection that was upgraded to h2c (a ``dockyard.http`` RawStream)."""
         ...
 
+    def adopt_h2(self, transport: Any, early: bytes) -> None:
+        """The same on a connection that speaks HTTP/2 from its first bytes, which are given."""
+        ...
+
     async def serve_session(self, stream: Any, headers: Mapping[str, str]) -> None: ...
 
 

@@ -175,7 +175,7 @@ class _Planner:
     def scan(self, stage: ins.Stage) -> None:
         """The base is not known yet: ask at least for what this stage names plainly, to save a round."""
         for item in stage.instructions:
-            if isinstance(item, ins.Copy) and item.origin and "$" not in item.origin:
+            if isinstance(item, ins.Copy) and item.origin and "$" not in item.origin and item.origin not in self.request.contexts:
                 other = self.stage_named(item.origin, stage.index)
                 if other is None:
                     self.image(item.origin, self.platform)

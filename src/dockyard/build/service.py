@@ -191,19 +191,26 @@ class Builder:
     def _finish(
         self, request: Request, found: StageResult, sink: Sink, identity: str, *, register: bool
     ) -> Result:
-        vertex = "sha256:" + new_id()
         tags = tuple(dict.fromkeys(str(parse_reference(tag).with_default_tag()) for tag in request.tags))
-        sink(VertexQueued(vertex, "exporting to image"))
-        sink(VertexStarted(vertex, time.time()))
         if register:
+            vertex = "sha256:" + new_id()
+            sink(VertexQueued(vertex, "exporting to image"))
+            sink(VertexStarted(vertex, time.time()))
             if found.state.steps or not found.state.base:
                 self._images.register(found.config)
             self._images.tag(found.image, tags)
-        sink(VertexDone(vertex, time.time(), result=found.image))
+            sink(VertexDone(vertex, time.time(), result=found.image))
         metadata: dict[str, Any] = {"containerimage.config.digest": found.image, "buildx.build.ref": identity}
         if tags:
             metadata["image.name"] = ",".join(tags)
         return Result(found.image, found.config, found.state.chain, tags, metadata)
+
+    @contextmanager
+    def held(self, result: Result) -> Iterator[None]:
+        """The layers of a result stay, whatever is pruned meanwhile: for what is exported later."""
+        with self._layers.lease() as lease:
+            lease.hold(result.diff_ids)
+            yield
 
     @asynccontextmanager
     async def root(self, result: Result) -> AsyncIterator[int]:

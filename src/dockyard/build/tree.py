@@ -195,6 +195,14 @@ class RootTree:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def leaf(self, path: str) -> Entry | None:
+        """The entry itself, where ``lookup`` follows a symlink."""
+        try:
+            with safefs.parent_of(self.root, path) as (folder, name):
+                return self._entry(path, folder, name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def children(self, path: str) -> list[str]:
         try:
             with safefs.opened(self.root, path, os.O_RDONLY | os.O_DIRECTORY) as fd:

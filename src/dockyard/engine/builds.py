@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from dockyard.build.doors.buildkit.door import BuildKitDoor
 from dockyard.build.doors.classic import ClassicDoor
 from dockyard.build.service import Builder, CacheRecord
 from dockyard.engine.errors import BAD_REQUEST
@@ -20,10 +22,11 @@ NO_BUILDER = Code("DY-ENG-070", NotImplementedYet, "{what} is not implemented by
 
 
 class Builds:
-    def __init__(self, builder: Builder, events: Events) -> None:
+    def __init__(self, builder: Builder, events: Events, buildkit: BuildKitDoor) -> None:
         self.builder = builder
         self._events = events
         self._classic = ClassicDoor(builder)
+        self._buildkit = buildkit
 
     async def build(self, query: Query, registry_auth: Json, context: AsyncIterator[bytes]) -> AsyncIterator[Json]:
         return await self._classic.build(query, registry_auth, context)
@@ -46,12 +49,20 @@ class Builds:
         return {"BuildCache": [_row(record) for record in rows], "BuilderSize": sum(r.size for r in rows)}
 
     async def serve_grpc(self, stream: Any) -> None:
-        raise NO_BUILDER(what="BuildKit's gRPC")
+        await self._buildkit.serve_grpc(stream)
+
+    def adopt_h2(self, transport: asyncio.Transport, early: bytes) -> None:
+        self._buildkit.adopt(transport, early)
 
     async def serve_session(self, stream: Any, headers: Mapping[str, str]) -> None:
-        raise NO_BUILDER(what="BuildKit's session")
+        methods = [name.strip() for name in headers.get("x-docker-expose-session-grpc-method", "").split(",")]
+        await self._buildkit.serve_session(
+            stream, headers.get("x-docker-expose-session-uuid", ""),
+            shared_key=headers.get("x-docker-expose-session-sharedkey", ""), methods=list(filter(None, methods)),
+        )  # fmt: skip
 
     async def close(self) -> None:
+        self._buildkit.close()
         await self.builder.close()
         self._classic.close()
 
@@ -89,6 +100,9 @@ class NoBuilds:
     async def prune(self, query: Any, filters: Filters) -> Json:
         """There is no cache, which is the truth."""
         return {"CachesDeleted": None, "SpaceReclaimed": 0}
+
+    def adopt_h2(self, transport: asyncio.Transport, early: bytes) -> None:
+        transport.close()
 
     async def serve_grpc(self, stream: Any) -> None:
         raise NO_BUILDER(what="BuildKit's gRPC in a dry run")

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import msgspec
 
+from dockyard.build.doors.buildkit.door import BuildKitDoor
+from dockyard.build.doors.buildkit.ports import HostFacts
+from dockyard.build.plan import host_platform
 from dockyard.build.records import Records
 from dockyard.build.service import Builder
 from dockyard.engine import recovery
 from dockyard.engine.adapters import build_run
 from dockyard.engine.adapters.build import BuildImages, BuildLayers
+from dockyard.engine.adapters.build_shelf import BuildShelf
 from dockyard.engine.adapters.network import NetworkAdapter, Networks
 from dockyard.engine.adapters.rootfs import RootfsAdapter
 from dockyard.engine.adapters.runtime import RuntimeAdapter
@@ -32,6 +36,7 @@ from dockyard.engine.lock import RootLock
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.engine.system import HostReport, System
+from dockyard.errors import NotFound
 from dockyard.model import new_id
 from dockyard.network import Controller, NetworkSettings
 from dockyard.oci import Digest
@@ -112,7 +117,13 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     places = build_run.BuildNetworks(controller, runs, containers.find)
     bases = BuildImages(storage, transfer, kit.events.emit)
     builder = Builder(settings.root / "build", bases, layers, executor, places, records)
-    builds = Builds(builder, kit.events)
+    shelf = BuildShelf(storage, transfer, bases)
+    hostname, here = platform.node(), host_platform(platform.machine())
+    facts_of_host = HostFacts(_engine_id(store), hostname, here, lambda: _host_gateway(controller))
+    door = BuildKitDoor(
+        builder, shelf, facts_of_host, spool_directory=builder.spool, socket_directory=settings.run_dir / "build"
+    )
+    builds = Builds(builder, kit.events, door)
     usage = {
         "image": images.usage, "container": containers.usage, "volume": volumes.usage, "build-cache": builds.usage,
     }  # fmt: skip
@@ -141,6 +152,15 @@ def _closer(close: Callable[[], None]) -> Callable[[], Awaitable[None]]:
         close()
 
     return closed
+
+
+def _host_gateway(controller: Controller) -> str:
+    """What ``--add-host NAME:host-gateway`` stands for: this host, seen from the default bridge."""
+    try:
+        subnet = controller.network("bridge").subnet("ip")
+    except NotFound:
+        return ""
+    return subnet.gateway if subnet is not None else ""
 
 
 def _engine_id(store: Store) -> str:

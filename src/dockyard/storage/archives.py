@@ -125,7 +125,12 @@ def _saved(store: Store, image: Digest, names: set[str]) -> SavedImage:
 
 
 async def save_images(store: Store, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
-    images = select(store, refs)
+    async with aclosing(stream_saved(store, select(store, refs))) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def stream_saved(store: Store, images: list[SavedImage]) -> AsyncGenerator[bytes, None]:
     with store.lease() as lease:
         lease.layers.update(diff_id for image in images for diff_id, _ in image.layers)
         paths: dict[str, Path] = {diff_id: store.layers.path(diff_id, "layer.tar") for diff_id in lease.layers}

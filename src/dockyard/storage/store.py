@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from dockyard.kernel import mount as kmount
 from dockyard.oci import Digest, ImageRef, chain_ids, parse_config, parse_reference
+from dockyard.oci.archive import SavedImage
 
 from . import archives, ingest, probe, upper
 from .db import Database
@@ -305,6 +306,10 @@ class Store:
     def save(self, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """``docker save``; the same bytes each time. Raises NotFound at the first step."""
         return archives.save_images(self, refs)
+
+    def save_unrecorded(self, image: SavedImage) -> AsyncGenerator[bytes, None]:
+        """The same archive of an image that only its maker knows; its layers are stored."""
+        return archives.stream_saved(self, [image])
 
     async def import_(
         self, chunks: AsyncIterator[bytes], ref: str = "", *, changes: Iterable[str] = (), message: str = "",

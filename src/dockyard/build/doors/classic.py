@@ -8,9 +8,6 @@ ends its build.
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import shutil
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,19 +17,15 @@ from typing import Any
 import msgspec
 
 from dockyard.errors import DockyardError
-from dockyard.kernel import safefs
 from dockyard.model import new_id
 from dockyard.oci import parse_reference
-from dockyard.oci import tar as oci_tar
-from dockyard.storage.compress import sniff
 
-from ..context import Context, receive, single_file
-from ..errors import BAD_OPTION, COPY_MISSING, DOCKERFILE_MISSING, RUN_FAILED
-from ..fetch import clone, download, is_git, is_url, parse_git
+from ..context import Context, receive
+from ..errors import BAD_OPTION, DOCKERFILE_MISSING, RUN_FAILED
 from ..model import Request
 from ..progress import Event, Output, VertexQueued
+from ..remote import remote_context
 from ..service import Builder, Result
-from ..tree import RootTree
 from .query import parse_build_query
 from .transcript import Transcript
 
@@ -108,46 +101,10 @@ class ClassicDoor:
         remote, spool = request.remote, self._builder.spool
         if not remote or remote == "-":
             context = await receive(body, spool, self._threads, self._builder.settings.context)
-        elif is_git(remote) or remote.startswith("github.com/"):
-            context = await self._git(remote, stack)
-        elif is_url(remote):
-            context = await self._url(remote, request)
         else:
-            raise BAD_OPTION(text=f"unable to prepare context: {remote!r} is neither a URL nor a git repository")
+            return await remote_context(remote, request.dockerfile, spool, self._threads, stack)
         stack.callback(context.close)
         return context
-
-    async def _url(self, remote: str, request: Request) -> Context:
-        """A tar (compressed or not), or a Dockerfile by itself."""
-        got = await asyncio.to_thread(download, remote, self._builder.spool)
-        try:
-            head = os.pread(got.spool, oci_tar.BLOCK, 0)
-            if sniff(head) or head[257:262] == b"ustar":
-                return await receive(_spooled(got.spool), self._builder.spool, self._threads)
-            return single_file(self._builder.spool, request.dockerfile, os.pread(got.spool, got.size, 0))
-        finally:
-            os.close(got.spool)
-
-    async def _git(self, remote: str, stack: AsyncExitStack) -> Context:
-        source, place = parse_git(remote), self._builder.spool / secrets.token_hex(8)
-        stack.callback(shutil.rmtree, place, ignore_errors=True)
-        await clone(source, place)
-        root = safefs.open_root(str(place))
-        stack.callback(os.close, root)
-        if source.subdir:
-            try:
-                root = safefs.open_in_root(root, source.subdir, os.O_PATH | os.O_DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError):
-                raise COPY_MISSING(instruction="git context", path=source.subdir) from None
-            stack.callback(os.close, root)
-        return Context(RootTree(root))
-
-
-async def _spooled(spool: int) -> AsyncIterator[bytes]:
-    offset = 0
-    while piece := os.pread(spool, 1 << 20, offset):
-        offset += len(piece)
-        yield piece
 
 
 class _Feed:

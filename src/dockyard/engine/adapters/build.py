@@ -32,8 +32,12 @@ Emit = Callable[..., None]
 class BuildImages:
     def __init__(self, store: Store, transfer: Transfer, emit: Emit) -> None:
         self._store, self._transfer, self._emit = store, transfer, emit
+        self.lent: dict[str, BaseImage] = {}
+        """Results of builds that other builds stand on without being recorded, by reference."""
 
     async def resolve(self, ref: str, platform: str, request: Request) -> BaseImage:
+        if ref in self.lent:
+            return self.lent[ref]
         found = None if request.pull else self._local(ref, platform)
         if found is None:
             await self._pull(parse_reference(ref).with_default_tag(), platform, request)

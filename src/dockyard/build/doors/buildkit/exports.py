@@ -1,0 +1,166 @@
+"""What becomes of a result: an image here, an archive or a tree at the client, a push to a registry."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+
+from ...progress import Progress, VertexDone, VertexQueued, VertexStarted
+from ...proto import control_pb2
+from ...service import Result
+from .errors import BAD_REQUEST, NOT_SERVED
+from .filesend import archive_of, send_file, send_tree
+from .jobs import Job, Outcome
+from .status import vertex_digest
+
+__all__ = ["export", "exporters_of"]
+
+TRUE = frozenset({"1", "t", "true", "T", "TRUE", "True"})
+HARMLESS = frozenset({
+    "name", "push", "load", "unpack", "store", "prefer-image-digest", "oci-mediatypes", "oci-artifact", "tar", "dest",
+    "compression", "compression-level", "force-compression", "buildinfo", "buildinfo-attrs", "registry.insecure",
+    "attestation-prefix", "rewrite-timestamp", "source-date-epoch", "dangling-name-prefix", "context", "mode",
+    "name-canonical", "platform-split",
+})  # fmt: skip
+
+
+def exporters_of(asked: control_pb2.SolveRequest) -> list[tuple[str, dict[str, str]]]:
+    """Newer clients fill both; the list is then the whole truth."""
+    rows = [(row.type, dict(row.attrs)) for row in asked.exporters]
+    if not rows and asked.exporter_deprecated:
+        rows.append((asked.exporter_deprecated, dict(asked.exporter_attrs_deprecated)))
+    return rows
+
+
+async def export(job: Job, outcome: Outcome | None) -> dict[str, str]:
+    """The exporter's response. Raises NotImplementedYet, InvalidParameter, System."""
+    response: dict[str, str] = {}
+    for index, (kind, attrs) in enumerate(exporters_of(job.asked)):
+        _check(kind, attrs)
+        if outcome is None or outcome.result is None:
+            if kind in ("image", "moby") and not attrs.get("name"):
+                continue  # nothing was built (a check, an outline)
+            raise BAD_REQUEST(text=f"cannot export with {kind}: the build gave no image")
+        response |= await EXPORTERS[kind](_Export(job, outcome.result, index, kind, attrs))
+    return response
+
+
+def _check(kind: str, attrs: Mapping[str, str]) -> None:
+    if kind not in EXPORTERS:
+        raise NOT_SERVED(what=f"the exporter {kind[:100]!r}")
+    for name, value in attrs.items():
+        if name not in HARMLESS and value:
+            raise NOT_SERVED(what=f"the attribute {name[:100]!r} of the exporter {kind!r}")
+    if kind in ("oci", "docker") and attrs.get("tar", "true") not in TRUE:
+        raise NOT_SERVED(what="an image layout as a directory (tar=false)")
+
+
+class _Export:
+    """One exporter at work, shown as one vertex."""
+
+    def __init__(self, job: Job, result: Result, index: int, kind: str, attrs: Mapping[str, str]) -> None:
+        self.job, self.result, self.index, self.kind, self.attrs = job, result, index, kind, attrs
+        self.builds = job.builds
+        self.title = self.digest = ""
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in self.attrs.get("name", "").split(",") if name]
+
+    async def __aenter__(self) -> _Export:
+        sink = self.job.status.sink
+        sink(VertexQueued(self.digest, self.title))
+        sink(VertexStarted(self.digest, time.time()))
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.job.status.sink(VertexDone(self.digest, time.time(), error=str(error) if error is not None else ""))
+
+    def vertex(self, title: str) -> _Export:
+        self.title = title
+        self.digest = vertex_digest(self.job.id, title, str(self.index))
+        return self
+
+    def report(self, what: str) -> Callable[[int], None]:
+        def told(size: int) -> None:
+            self.job.status.sink(Progress(self.digest, what, size, 0, time.time()))
+
+        return told
+
+    def done(self, what: str, size: int = 0) -> None:
+        self.job.status.sink(Progress(self.digest, what, size, size, time.time(), done=True))
+
+
+async def _image(export: _Export) -> dict[str, str]:
+    async with export.vertex("exporting to image"):
+        export.report("exporting layers")(0)
+        image, names = await export.builds.images.register(export.result, export.names)
+        export.done("exporting layers")
+        export.done(f"writing image {image}")
+        for name in names:
+            export.done(f"naming to {name}")
+    if export.attrs.get("push") in TRUE:
+        if not names:
+            raise BAD_REQUEST(text="tag is needed when pushing to registry")
+        for name in names:
+            await _push(export, name)
+    return _described(image, names, export.result)
+
+
+async def _push(export: _Export, name: str) -> None:
+    session = await export.job.session()
+    host = name.partition("/")[0]
+    async with export.vertex(f"pushing {name}"):
+        user, secret = await session.credentials(host)
+        auth = {"username": user, "password": secret} if user else {"identitytoken": secret} if secret else {}
+
+        def progress(what: str, current: int, total: int, done: bool) -> None:
+            export.job.status.sink(Progress(export.digest, what, current, total, time.time(), done))
+
+        await export.builds.images.push(name, auth, progress)
+
+
+def _described(image: str, names: tuple[str, ...], result: Result) -> dict[str, str]:
+    descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": image, "size": len(result.config)}
+    found = {
+        "containerimage.digest": image, "containerimage.config.digest": image,
+        "containerimage.descriptor": base64.b64encode(json.dumps(descriptor).encode()).decode(),
+    }  # fmt: skip
+    if names:
+        found["image.name"] = ",".join(names)
+    return found
+
+
+async def _archive(export: _Export) -> dict[str, str]:
+    """``oci`` and ``docker``: our archives are both in one."""
+    images = export.builds.images
+    async with export.vertex(f"exporting to {export.kind} image format"):
+        response = _described(export.result.image, tuple(export.names), export.result)
+        async with aclosing(images.save(export.result, export.names)) as pieces:
+            await send_file(await export.job.session(), export.index, pieces, response, export.report("sending tarball"))
+        export.done("sending tarball")
+    return response
+
+
+async def _tar(export: _Export) -> dict[str, str]:
+    async with export.vertex("exporting to client tarball"), export.builds.builder.root(export.result) as root:
+        pieces = archive_of(root, export.builds.place.executor)
+        await send_file(await export.job.session(), export.index, pieces, {}, export.report("sending tarball"))
+        export.done("sending tarball")
+    return {}
+
+
+async def _local(export: _Export) -> dict[str, str]:
+    async with export.vertex("exporting to client directory"), export.builds.builder.root(export.result) as root:
+        report = export.report("copying files")
+        await send_tree(await export.job.session(), export.index, root, export.builds.place.executor, report)
+        export.done("copying files")
+    return {}
+
+
+EXPORTERS = {
+    "moby": _image, "image": _image, "oci": _archive, "docker": _archive, "tar": _tar, "local": _local,
+}  # fmt: skip

@@ -1,0 +1,51 @@
+"""What the door needs from the engine, besides the Builder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ...service import Result
+
+__all__ = ["HostFacts", "ImageShelf", "PushProgress"]
+
+PushProgress = Callable[[str, int, int, bool], None]
+"""(what, current, total, done)"""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """``gateway`` gives the address that ``host-gateway`` stands for, "" when there is none."""
+
+    id: str
+    hostname: str
+    platform: str
+    gateway: Callable[[], str] = str
+
+
+class ImageShelf(Protocol):
+    """Images as exporters need them."""
+
+    async def register(self, result: Result, tags: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+        """Record the image under its names, which may be none. Returns (its ID, the names in their long form).
+        Raises InvalidParameter for a bad name."""
+        ...
+
+    def lend(self, result: Result) -> str:
+        """Makes an unrecorded result a base for other builds; gives the reference to it. Undone by ``take_back``."""
+        ...
+
+    def take_back(self, reference: str) -> None: ...
+
+    def save(self, result: Result, names: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """The archive that ``docker save`` makes (OCI layout and docker archive in one), under these names."""
+        ...
+
+    async def push(self, name: str, auth: Mapping[str, str], progress: PushProgress) -> str:
+        """Digest of the manifest in the registry."""
+        ...
+
+    async def config(self, ref: str, platform: str, auth: Mapping[str, str]) -> tuple[str, bytes]:
+        """(digest, image config) of an image that is here or can be pulled. Raises NotFound."""
+        ...

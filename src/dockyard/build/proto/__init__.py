@@ -1,0 +1,1 @@
+"""BuildKit's messages as ``*.proto``, and what protoc made of them (``scripts/genproto``; not to be edited)."""
