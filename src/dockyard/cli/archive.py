@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 from dockyard.cli.flags import Refusal
 from dockyard.cli.shell import Shell
 from dockyard.client import quote
-from dockyard.errors import NotFound
+from dockyard.errors import Code, NotFound
 from dockyard.kernel import safefs
 from dockyard.oci.tar import END_OF_ARCHIVE, LINK, StreamReader, encode_header, padding
 from dockyard.storage.files import MAX_MEMBERS, PIECE, pack, unpack
 
 Json = dict[str, Any]
+NO_SUCH_FILE = Code("DY-CLI-006", NotFound, "Could not find the file {path} in container {container}")
 _GO_DIR, _GO_LINK = 1 << 31, 1 << 27
 
 
@@ -75,10 +76,13 @@ def renamed(chunks: Iterable[bytes], name: str, counted: list[int]) -> Iterator[
     """The archive with the first part of all names replaced; the sizes of its files are added to ``counted[0]``."""
     source = ChunkReader(chunks)
     archive = StreamReader(source.read, MAX_MEMBERS)
+    root = None
     while (header := archive.next()) is not None:
-        moved = _moved(header.name, name)
+        if root is None:
+            root = header.name.lstrip(b"/").partition(b"/")[0]
+        moved = _moved(header.name, root, name)
         if header.type == LINK:
-            header = dataclasses.replace(header, linkname=_moved(header.linkname, name))
+            header = dataclasses.replace(header, linkname=_moved(header.linkname, root, name))
         if moved.strip(b"/") or header.size:
             yield encode_header(dataclasses.replace(header, name=moved))
             yield from _data(archive, header.size)
@@ -88,8 +92,12 @@ def renamed(chunks: Iterable[bytes], name: str, counted: list[int]) -> Iterator[
         pass
 
 
-def _moved(path: bytes, name: str) -> bytes:
-    _, slash, rest = path.removeprefix(b"./").lstrip(b"/").partition(b"/")
+def _moved(path: bytes, root: bytes, name: str) -> bytes:
+    """``root/a`` as ``name/a``; a name outside of the root goes below it, where `unpack` judges it."""
+    path = path.lstrip(b"/")
+    first, slash, rest = path.partition(b"/")
+    if first != root:
+        slash, rest = b"/", path
     return os.fsencode(name) + (slash if name else b"") + rest
 
 
@@ -192,10 +200,12 @@ def _stat_here(path: str, *, follow: bool) -> os.stat_result:
 
 def _source_in(shell: Shell, container: str, path: str, *, follow: bool) -> tuple[str, bool]:
     """(path to ask for, whether it is a directory)."""
-    told = shell.client.stat_archive(container, path)
-    if follow and told.get("mode", 0) & _GO_LINK and (link := told.get("linkTarget")):
+    told = _stat_or_none(shell, container, path)
+    if told and follow and told.get("mode", 0) & _GO_LINK and (link := told.get("linkTarget")):
         path = posixpath.join(posixpath.dirname(path), link)
-        told = shell.client.stat_archive(container, path)
+        told = _stat_or_none(shell, container, path)
+    if told is None:
+        raise NO_SUCH_FILE(path=path, container=container)
     return path, bool(told.get("mode", 0) & _GO_DIR)
 
 
@@ -212,8 +222,7 @@ def _target_in(shell: Shell, container: str, path: str) -> Target:
 def _stat_or_none(shell: Shell, container: str, path: str) -> Json | None:
     try:
         return shell.client.stat_archive(container, path)
-    except NotFound as missing:
-        if "No such container" in str(missing):
-            raise
-        shell.client.request("GET", f"/containers/{quote(container)}/json")  # HEAD has no sentence: this one says who is missing
+    except NotFound:
+        # The answer to HEAD has no sentence: this one says whether it is the container that is missing.
+        shell.client.request("GET", f"/containers/{quote(container)}/json")
         return None

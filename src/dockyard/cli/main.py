@@ -14,6 +14,8 @@ from dockyard.cli.flags import UsageError
 USAGE_STATUS = 125
 """Docker's status for a command line that it cannot read."""
 INTERRUPTED = 130
+MOST_FLAG = 30
+"""Characters of a flag with its value that help keeps on one line with the explanation."""
 
 GLOBAL = """
     --config DIR        Directory of the configuration (default: ~/.docker)
@@ -181,12 +183,25 @@ def _command_help(command: Command, typed: str, declaration: str, examples: str)
     if other or typed != command.words:
         names = sorted({*other, command.words} - {typed})
         parts.append("Aliases:\n  " + ", ".join(f"dockyard {name}" for name in names))
-    lines = [line.rstrip() for line in declaration.strip("\n").splitlines()]
-    if lines:
-        parts.append("Options:\n" + "\n".join(f"  {line}" for line in lines))
+    if known := flags.declared(declaration):
+        parts.append("Options:\n" + "\n".join(_flag_lines(known)))
     if examples:
         parts.append("Examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()))
     return "\n\n".join(parts)
+
+
+def _flag_lines(known: list[flags.Flag]) -> list[str]:
+    """The explanations in one column; a long value pushes its own to the next line."""
+    heads = []
+    for flag in known:
+        value = f" {flag.value}{'...' if flag.many else ''}" if flag.value else ""
+        heads.append((f"-{flag.short}, " if flag.short else "    ") + f"--{flag.name}{value}")
+    width = min(MOST_FLAG, max(len(head) for head in heads))
+    lines = []
+    for head, flag in zip(heads, known, strict=True):
+        gap = " " * (width + 2 - len(head)) if len(head) <= width else "\n" + " " * (width + 4)
+        lines.append(f"  {head}{gap}{flag.help}")
+    return lines
 
 
 with contextlib.suppress(AttributeError):

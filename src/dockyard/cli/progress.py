@@ -55,7 +55,7 @@ class Progress:
         text = _named(message)
         width = terminal_width()
         if detail.get("current") or detail.get("total"):
-            text += " " + bar(detail, width - len(text) - 1)
+            text += " " + bar(detail, width - len(text) - 2)
         text = text[: width - 1]
         if not name:
             self._out.write(text + "\n")

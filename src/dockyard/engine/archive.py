@@ -84,7 +84,8 @@ def _look(place: Place, asked: str) -> PathStat:
     if modes.S_ISLNK(found.st_mode):
         link = safefs.readlink_in_root(place.root, place.path)
         target = posixpath.normpath(posixpath.join("/", posixpath.dirname(place.path), link))
-    name = posixpath.basename(asked.rstrip("/").removesuffix("/.")) or "/"
+    # "." stays for /dir/., as in dockerd: clients take it for "what is in it" when they unpack.
+    name = posixpath.basename(asked.rstrip("/")).replace("..", "") or posixpath.basename(place.path) or "/"
     return PathStat(name, found.st_size, go_mode(found.st_mode), clock.rfc3339(found.st_mtime_ns), target)
 
 

@@ -19,7 +19,7 @@ FLAGS = {
     --type KIND        Only objects of this kind (container, image, ...)
 """,
     "inspect_container": _FORMAT + "-s, --size             Show sizes",
-    "inspect_image": _FORMAT + "    --platform OS/ARCH Platform of the image",
+    "inspect_image": _FORMAT + "    --platform OS/ARCH  Platform of the image",
     "inspect_volume": _FORMAT,
     "inspect_network": _FORMAT + "-v, --verbose          Show more, for diagnosis",
 }

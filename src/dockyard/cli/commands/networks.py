@@ -24,7 +24,7 @@ FLAGS = {
     --ingress              Swarm's routing mesh
     --internal             No way out
     --ip-range CIDR...     Range of the subnet for containers
-    --ipam-driver NAME     Driver that gives out addresses (default default)
+    --ipam-driver NAME     Driver that gives out addresses
     --ipam-opt KEY=VALUE...  Option of that driver
     --ipv4                 IPv4 addresses (default true)
     --ipv6                 IPv6 addresses
@@ -39,7 +39,7 @@ FLAGS = {
     --gw-priority N        The highest gives the default gateway
     --ip ADDRESS           IPv4 address
     --ip6 ADDRESS          IPv6 address
-    --link NAME[:ALIAS]... Link to another container
+    --link NAME[:ALIAS]...  Link to another container
     --link-local-ip ADDRESS...  Link-local address
 """,
     "disconnect": "-f, --force                Even if the container does not answer",

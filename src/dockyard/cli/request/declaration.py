@@ -23,14 +23,14 @@ CREATE = (
     --add-host HOST:IP...        Extra line of /etc/hosts
     --annotation KEY=VALUE...    Annotation passed to the OCI runtime
 -a, --attach STREAM...           Attach to stdin, stdout or stderr
-    --blkio-weight-device D:N... Block IO weight of a device
+    --blkio-weight-device D:N...  Block IO weight of a device
     --cap-add NAME...            Add a Linux capability
     --cap-drop NAME...           Drop a Linux capability
     --cgroup-parent PATH         Parent cgroup
     --cgroupns MODE              Cgroup namespace: host or private
     --cidfile FILE               Write the container ID to a file
     --device PATH...             Add a host device (HOST[:CONTAINER[:rwm]])
-    --device-cgroup-rule RULE... Add a rule to the list of allowed devices
+    --device-cgroup-rule RULE...  Add a rule to the list of allowed devices
     --device-read-bps D:N...     Limit bytes a second read from a device
     --device-read-iops D:N...    Limit reads a second from a device
     --device-write-bps D:N...    Limit bytes a second written to a device
@@ -49,7 +49,7 @@ CREATE = (
     --health-cmd COMMAND         Command that checks health
     --health-interval SPAN       Time between checks (ms, s, m, h)
     --health-retries N           Failures in a row that mean unhealthy
-    --health-start-interval SPAN Time between checks while starting
+    --health-start-interval SPAN  Time between checks while starting
     --health-start-period SPAN   Time to start before failures count
     --health-timeout SPAN        Longest time of one check
 -h, --hostname NAME              Host name
