@@ -50,7 +50,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
         yield one
 
 
-@pytest.fixture()
+@pytest.fixture
 def compose(engine: PrivateEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
     directory = tmp_path / "shop"
     directory.mkdir()
