@@ -3,6 +3,7 @@
 - the seccomp filter as a finished program (``runtime.bpf``);
 - ``rro`` only for directories: with a file crun opens the target as a directory and fails ("Not a directory"), and a file
   has nothing mounted below it anyway;
+- what the mount of a bind's source forbids: crun remounts binds, and a remount drops every flag that it does not repeat;
 - no limit of processes is no word at all: it writes -1 into pids.max, which the kernel refuses.
 """
 
@@ -41,17 +42,20 @@ class Dialect:
         return _without_pids(resources)
 
 
+_FORBIDDEN = {os.ST_RDONLY: "ro", os.ST_NOSUID: "nosuid", os.ST_NODEV: "nodev", os.ST_NOEXEC: "noexec"}
+
+
 def _mount(mount: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "rro" not in (options := mount.get("options", ())) or _is_directory(mount["source"]):
+    options = mount.get("options", ())
+    if not {"bind", "rbind"} & set(options):
         return mount
-    return {**mount, "options": [option for option in options if option != "rro"]}
-
-
-def _is_directory(path: str) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        kept, directory = os.statvfs(mount["source"]).f_flag, stat.S_ISDIR(os.stat(mount["source"]).st_mode)
     except OSError:  # the runtime will say so in its own words
-        return True
+        return mount
+    words = [word for word in options if word != "rro" or directory]
+    words += [word for flag, word in _FORBIDDEN.items() if kept & flag and word not in words]
+    return {**mount, "options": words}
 
 
 def _unlimited(resources: Mapping[str, Any]) -> bool:

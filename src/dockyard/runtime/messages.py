@@ -13,7 +13,13 @@ _CRUN_OPEN = re.compile(
     r"(?:open|exec) executable(?: `([^`]*)`)?: (Permission denied|Operation not permitted|Is a directory)", re.IGNORECASE
 )
 _CRUN_EXEC = re.compile(r"exec container process(?: \(([^)]*)\))? ?`([^`]*)`: (.*)")
-_ERRNO_WORDS = ("No such file or directory", "Permission denied", "Is a directory", "Exec format error")
+_ERRNO_WORDS = (
+    "No such file or directory", "Permission denied", "Is a directory", "Exec format error", "Not a directory",
+)  # fmt: skip
+_WRONG_KIND = (
+    ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the "
+    "expected type"
+)
 _MAX = 8 << 10
 
 
@@ -30,12 +36,14 @@ def translate(message: str, program: str = "") -> str:
         return f"exec {found[2]}: {found[3].lower()}"
     for words in _ERRNO_WORDS:
         text = text.replace(words, words.lower())
+    if "not a directory" in text and "mount" in text:
+        text += _WRONG_KIND
     return text.removeprefix("runc: ")
 
 
 def exit_code_for(message: str) -> int:
     """The exit code that Docker records for a container or an exec that could not be started."""
-    if "executable file not found" in message or "no such file or directory" in message:
+    if "executable file not found" in message or "no such file or directory" in message or _WRONG_KIND in message:
         return 127
     if "permission denied" in message or "is a directory" in message:
         return 126

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import subprocess
 
 import pytest
 
@@ -100,6 +101,25 @@ async def test_mounts(run, tmp_path):
     assert out.startswith("hello\n")
     assert "Read-only file system" in out
     assert (tmp_path / "src/file").read_text() == "hello\n"
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """A mount of the host that forbids writing, programs, devices and set-uid."""
+    place = tmp_path / "guarded"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,noexec,nodev,nosuid", "none", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+async def test_a_bind_gives_no_more_than_its_source(run, guarded):
+    out = await run(
+        "echo x > /tmp/x; grep ' /tmp ' /proc/self/mountinfo | cut -d' ' -f6",
+        mounts=(ResolvedMount(str(guarded), "/tmp"),),
+    )
+    assert "Read-only file system" in out
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(out.splitlines()[-2].split(","))
 
 
 async def test_privileged_and_devices(run, host_facts):
