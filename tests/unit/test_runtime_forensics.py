@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dockyard.runtime import messages
 from dockyard.runtime.elf import parse_elf
 from dockyard.runtime.evidence import gather, parse_shebang
 from dockyard.runtime.forensics import explain
@@ -148,3 +149,9 @@ def test_shebang_lines():
 def test_own_interpreter_is_read_from_elf():
     elf = elf_of(TRUE)
     assert (elf.arch, "libc.so.6" in elf.needed, Path(elf.interpreter).exists()) == (ARCH, True, True)
+
+
+def test_a_bind_of_the_wrong_kind_is_told_in_docker_s_words() -> None:
+    text = messages.translate("mount `/srv/app.conf` to `etc/app.conf`: Not a directory")
+    assert 'error mounting "/srv/app.conf" to rootfs at "/etc/app.conf": not a directory: Are you trying' in text
+    assert messages.exit_code_for(text) == 127

@@ -13,6 +13,7 @@ _CRUN_OPEN = re.compile(
     r"(?:open|exec) executable(?: `([^`]*)`)?: (Permission denied|Operation not permitted|Is a directory)", re.IGNORECASE
 )
 _CRUN_EXEC = re.compile(r"exec container process(?: \(([^)]*)\))? ?`([^`]*)`: (.*)")
+_CRUN_MOUNT = re.compile(r"^mount `([^`]*)` to `/?([^`]*)`: (.*)", re.DOTALL)
 _ERRNO_WORDS = (
     "No such file or directory", "Permission denied", "Is a directory", "Exec format error", "Not a directory",
 )  # fmt: skip
@@ -34,6 +35,8 @@ def translate(message: str, program: str = "") -> str:
         return f'unable to start container process: exec: "{found[1] or program}": {cause}'
     if found := _CRUN_EXEC.search(text):
         return f"exec {found[2]}: {found[3].lower()}"
+    if found := _CRUN_MOUNT.search(text):
+        text = f'unable to start container process: error mounting "{found[1]}" to rootfs at "/{found[2]}": {found[3]}'
     for words in _ERRNO_WORDS:
         text = text.replace(words, words.lower())
     if "not a directory" in text and "mount" in text:
