@@ -59,13 +59,14 @@ APPLETS = [
 ]
 
 IMAGE = "lab:latest"
+ENGINES = {"dockerd": ["dockerd"], "dockyard": [sys.executable, "-m", "dockyard.cli", "engine"]}
 
 
 class Lab:
-    """One host with one engine. `start` and `stop` in pairs; `reset` removes what a case made."""
+    """One host with one engine, "dockerd" or "dockyard". `start` and `stop` in pairs; `reset` removes what a case made."""
 
-    def __init__(self, root: Path, *, flags: tuple[str, ...] = ()) -> None:
-        self.root, self.flags = root, flags
+    def __init__(self, root: Path, *, kind: str = "dockerd", flags: tuple[str, ...] = ()) -> None:
+        self.root, self.kind, self.flags = root, kind, flags
         self.vars: dict[str, Any] = {}
         self._children: list[subprocess.Popen[bytes]] = []
         self.holder = self.outside = 0
@@ -110,7 +111,8 @@ class Lab:
     def start_engine(self, *more: str) -> None:
         with (self.root / "engine.log").open("ab") as log:
             self.engine = subprocess.Popen(
-                ["nsenter", "-t", str(self.holder), "-m", "-n", "dockerd", "--data-root", f"{self.root}/data",
+                ["nsenter", "-t", str(self.holder), "-m", "-n", *ENGINES[self.kind],
+                 "--data-root", f"{self.root}/data",
                  "--exec-root", f"{self.root}/exec", "-H", f"unix://{self.socket}", "-p", f"{self.root}/pid",
                  "--cgroup-parent", f"/{self.cgroup}", "--log-level", "warn", *self.flags, *more],
                 stdout=log, stderr=log,

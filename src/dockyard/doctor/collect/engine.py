@@ -20,7 +20,7 @@ from dockyard.errors import DockyardError
 
 REACH_TIMEOUT = 2.0
 ENGINES = ("dockerd", "podman", "dockyard", "balena-engine", "containerd-dockerd")
-DOCKYARD = ("dockyard.engine", "dockyard.api", "daemon", "up")  # python -m dockyard.engine, dockyard daemon
+DOCKYARD = ("dockyard", "dockyard.cli")
 _VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "ALL_PROXY")
 
 
@@ -114,7 +114,13 @@ def _is_engine(pid: int) -> bool:
     name = os.path.basename(words[0])
     if name in ENGINES:
         return True
-    return name.startswith("python") and any(word in DOCKYARD for word in words[1:4])
+    return name.startswith("python") and _is_dockyard(words[1:5])
+
+
+def _is_dockyard(words: list[str]) -> bool:
+    """``python [-m] dockyard[.cli] engine``: the script's path, or the module's name, then the verb."""
+    places = [place for place, word in enumerate(words) if os.path.basename(word) in DOCKYARD]
+    return bool(places) and any(word in ("engine", "daemon") for word in words[places[0] + 1 :])
 
 
 def _beside(other: int, pid: int) -> bool:
