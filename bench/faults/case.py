@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from bench.faults.lab import Lab
@@ -34,6 +34,9 @@ class Case:
     undo: Step
     name: str = ""
     also: frozenset[str] = field(default_factory=frozenset)  # further ids that are right to name as root
+    engines: tuple[str, ...] = ("dockerd", "dockyard")  # where the fault can exist
+    diagnose: Callable[[Lab], Report] | None = None  # where looking at the whole host is not what a user would do
+    second: tuple[str, str] = ("", "")  # of a pair: fault and object of the other one
 
     @property
     def label(self) -> str:
@@ -51,6 +54,7 @@ class Verdict:
     cured: bool | None = None  # None: the fix is not machine-applicable
     undone: bool | None = None
     report: Report | None = None
+    rank_second: int = 0
 
 
 def diagnose(lab: Lab, *, deep: bool = False) -> Report:
@@ -69,9 +73,10 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
             case.undo(lab)
             return Verdict(case.label, False, "the injection has no effect")
         start = time.monotonic()
-        report = diagnose(lab)
+        report = (case.diagnose or diagnose)(lab)
         verdict = Verdict(case.label, True, seconds=time.monotonic() - start, report=report)
-        verdict.rank = rank_of(report, case)
+        verdict.rank = rank_of(report, case.id, case.object, case.also)
+        verdict.rank_second = rank_of(report, *case.second) if case.second[0] else 0
         verdict.false = [f"{item.id} {item.object}" for item in report.findings
                          if item.severity is Severity.FAULT and not right(item, case)]  # fmt: skip
         if cure and verdict.rank:
@@ -85,11 +90,17 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
 
 
 def right(found: Finding, case: Case) -> bool:
-    return found.id in {case.id, *case.also} and (not case.object or found.object.name == case.object)
+    """Is this finding one of what was injected?"""
+    return _names(found, case.id, case.object, case.also) or _names(found, *case.second)
 
 
-def rank_of(report: Report, case: Case) -> int:
-    return next((place for place, item in enumerate(report.findings, 1) if right(item, case)), 0)
+def _names(found: Finding, rule: str, name: str, also: Iterable[str] = ()) -> bool:
+    return found.id in {rule, *also} and (not name or found.object.name == name)
+
+
+def rank_of(report: Report, rule: str, name: str, also: Iterable[str] = ()) -> int:
+    """Place among the roots, 0 if it is not there."""
+    return next((place for place, item in enumerate(report.findings, 1) if _names(item, rule, name, also)), 0)
 
 
 def _cure(lab: Lab, case: Case, found: Finding, verdict: Verdict) -> None:

@@ -227,7 +227,11 @@ class Lab:
         return int(self.inspect(name)["State"]["ExitCode"])
 
     def reset(self) -> None:
-        """Remove containers, networks, volumes and images of cases; leave the engine and the base image."""
+        """Remove containers, networks and volumes of cases, end their helpers; leave the engine and its images."""
+        if (child := self.vars.pop("child", None)) is not None:
+            child.kill()
+            child.wait(10)
+            child.stdout.close()
         for row in self.client.request("GET", "/containers/json", {"all": True}):
             self.remove(row["Id"])
         for row in self.client.request("GET", "/networks"):
