@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from msgspec.structs import replace
 
 from bench.faults.case import Case, Step
 from bench.faults.lab import OUTSIDE, Lab, enter
@@ -20,45 +30,57 @@ from dockyard.errors import DockyardError
 
 PORT = 5443
 HOST = f"{OUTSIDE}:{PORT}"
+NAME = "registry.example.org"
 IMAGE = "shop/app:1.0"
-DAY = "-days 30"
 
 
-def _openssl(where: Path, *words: str) -> None:
-    subprocess.run(["openssl", *words], cwd=where, check=True, capture_output=True, timeout=20)
+class Pki:
+    """Certificates below one site's authority, as files: NAME.crt, NAME.key."""
 
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        where.mkdir()
+        self._made: dict[str, tuple[x509.Certificate, ec.EllipticCurvePrivateKey]] = {}
 
-def _certificate(where: Path, name: str, issuer: str, san: str, *days: str, ca: bool = False) -> None:
-    """``name``.crt and .key, signed by ``issuer``."""
-    (where / f"{name}.ext").write_text(
-        (f"subjectAltName={san}\n" if san else "") + (f"basicConstraints=critical,CA:{'TRUE' if ca else 'FALSE'}\n")
-    )
-    _openssl(where, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-    _openssl(where, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.crt", "-CAkey", f"{issuer}.key", "-CAcreateserial",
-             "-out", f"{name}.crt", "-extfile", f"{name}.ext", *(days or ("-days", "30")))  # fmt: skip
+    def issue(self, name: str, issuer: str = "ca", *, san: str = "", ca: bool = False, days: tuple[int, int] = (-1, 30)) -> None:
+        """``san``: an address or a DNS name. ``days``: beginning and end of validity, from today."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        signer = self._made[issuer][1] if issuer != name else key
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._made[issuer][0].subject if issuer != name else subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + timedelta(days=days[0]))
+            .not_valid_after(now + timedelta(days=days[1]))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        if san:
+            kind = x509.IPAddress(ip_address(san)) if san[0].isdigit() else x509.DNSName(san)
+            builder = builder.add_extension(x509.SubjectAlternativeName([kind]), critical=False)
+        self._made[name] = (builder.sign(signer, hashes.SHA256()), key)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (self.where / f"{name}.key").write_bytes(private)
+        (self.where / f"{name}.crt").write_bytes(self._made[name][0].public_bytes(Encoding.PEM))
 
 
 def _authority(lab: Lab) -> Path:
     where = lab.root / "pki"
     if not where.exists():
-        where.mkdir()
-        _openssl(where, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-days", "30",
-                 "-subj", "/CN=Site CA")  # fmt: skip
-        _certificate(where, "good", "ca", f"IP:{OUTSIDE}")
-        _certificate(where, "named", "ca", "DNS:registry.example.org")
-        _certificate(where, "bare", "ca", "")
-        _certificate(where, "old", "ca", f"IP:{OUTSIDE}", "-not_before", "20200101000000Z", "-not_after", "20210101000000Z") \
-            if _dates() else None
-        _certificate(where, "middle", "ca", "", ca=True)
-        _certificate(where, "leaf", "middle", f"IP:{OUTSIDE}")
+        pki = Pki(where)
+        pki.issue("ca", ca=True)
+        pki.issue("good", san=OUTSIDE)
+        pki.issue("named", san=NAME)
+        pki.issue("bare")
+        pki.issue("old", san=OUTSIDE, days=(-60, -30))
+        pki.issue("early", san=OUTSIDE, days=(30, 60))
+        pki.issue("middle", ca=True)
+        pki.issue("leaf", "middle", san=OUTSIDE)
         (where / "chain.crt").write_text((where / "leaf.crt").read_text() + (where / "middle.crt").read_text())
     return where
-
-
-def _dates() -> bool:
-    """Can this openssl set the dates of a certificate?"""
-    done = subprocess.run(["openssl", "x509", "-help"], capture_output=True, text=True, check=False, timeout=10)
-    return "not_before" in done.stderr + done.stdout
 
 
 def serve(certificate: str = "good", key: str = "", **settings: Any) -> Step:
@@ -78,7 +100,8 @@ def serve(certificate: str = "good", key: str = "", **settings: Any) -> Step:
         child.stdout.readline()
         lab.vars["child"] = child
         lab.vars.setdefault("image", f"{HOST}/{IMAGE}")
-        trust("ca.crt")(lab) if "trusted" not in lab.vars else None
+        if "trusted" not in lab.vars:
+            trust("ca.crt")(lab)
 
     return step
 
@@ -114,10 +137,8 @@ def wanted(image: str) -> Step:
 
 def pulls(lab: Lab) -> bool:
     name, _, tag = lab.vars["image"].rpartition(":")
-    try:
+    with contextlib.suppress(DockyardError):
         lab.client.request("DELETE", f"/images/{lab.vars['image']}", {"force": True})
-    except DockyardError:
-        pass
     try:
         answer = list(lab.client.objects("POST", "/images/create", {"fromImage": name, "tag": tag}, timeout=15))
     except DockyardError:
@@ -127,8 +148,6 @@ def pulls(lab: Lab) -> bool:
 
 def about_image(lab: Lab) -> Report:
     facts = collect(lab.client, {}, seconds=10)
-    from msgspec.structs import replace
-
     facts = replace(facts, registries=[read_registry(lab.vars["image"], facts, image=True)])
     return examine(facts, all_rules())
 
@@ -144,9 +163,31 @@ def outside(script: str) -> Step:
     return step
 
 
-_CHALLENGE = f'Bearer realm="https://{HOST}/token",service="site"'
-_NOWHERE = 'Bearer realm="https://203.0.113.77:5443/token",service="site"'
+def by_name(lab: Lab) -> None:
+    """The same registry, called by a name that the site's resolver knows."""
+    serve("named")(lab)
+    trust("ca.crt", f"{NAME}:{PORT}")(lab)
+    lab.vars["image"] = f"{NAME}:{PORT}/{IMAGE}"
+
+
+def resolver(address: str) -> Step:
+    """The host's resolver; the registry starts anew, so that no connection of before is left."""
+
+    def step(lab: Lab) -> None:
+        serve("named")(lab)
+        (lab.root / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:1 attempts:1\n")
+
+    return step
+
+
+def challenge(number: int, host: str = HOST) -> str:
+    """Each case its own realm: a token of an earlier one must not be good here."""
+    return f'Bearer realm="https://{host}/token?{number}",service="site"'
+
+
 _FULL = f"{HOST}/{IMAGE}"
+_DROP = f"INPUT -p tcp --dport {PORT} -j DROP"
+_SPENT = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"}
 CASES = [
     case("REG-01", trust(""), trust("ca.crt")),
     case("REG-02", serve(""), serve()),
@@ -156,15 +197,15 @@ CASES = [
     case("REG-05", trust("ca.cert"), trust("ca.crt"), "REG-05/extension"),
     case("REG-05", trust("ca.crt", OUTSIDE), trust("ca.crt"), "REG-05/directory"),
     case("REG-06", _end, serve(), "REG-06/nobody"),
-    case("REG-06", outside(f"iptables -I INPUT -p tcp --dport {PORT} -j DROP"),
-         outside(f"iptables -D INPUT -p tcp --dport {PORT} -j DROP"), "REG-06/filtered"),
-    case("REG-09", serve(challenge=_CHALLENGE, token={"aud": "another"}), serve(challenge=_CHALLENGE)),
-    case("REG-10", serve(challenge=_CHALLENGE, token={"shift": 7200}), serve(challenge=_CHALLENGE)),
-    case("REG-12", serve(challenge=_NOWHERE), serve(challenge=_CHALLENGE)),
+    case("REG-06", outside(f"iptables -I {_DROP}"), outside(f"iptables -D {_DROP}"), "REG-06/filtered"),
+    case("REG-09", serve(challenge=challenge(9), token={"aud": "another"}), serve(challenge=challenge(9))),
+    case("REG-10", serve(challenge=challenge(10), token={"shift": 7200}), serve(challenge=challenge(10))),
+    case("REG-12", serve(challenge=challenge(12, "203.0.113.77:5443")), serve(challenge=challenge(12))),
     case("IMG-01", serve(platforms=["linux/arm64"]), serve(), name=_FULL),
     case("IMG-02", wanted(f"{HOST}/shop/app:1.1"), wanted(_FULL), name=f"{HOST}/shop/app:1.1"),
     case("IMG-03", wanted(f"{HOST}/shop/ap:1.0"), wanted(_FULL), name=f"{HOST}/shop/ap:1.0"),
-    case("IMG-05", serve(status=429, headers={"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"}), serve(),
-         name=_FULL),
-    *([case("TIM-02", serve("old"), serve())] if _dates() else []),
-]  # fmt: skip
+    case("IMG-05", serve(status=429, headers=_SPENT), serve(), name=_FULL),
+    Case("IMG-11", f"{NAME}:{PORT}/{IMAGE}", by_name, pulls, resolver("203.0.113.9"), resolver(OUTSIDE), diagnose=about_image),
+    case("TIM-01", serve("early"), serve()),
+    case("TIM-02", serve("old"), serve()),
+]

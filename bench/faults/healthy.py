@@ -199,7 +199,7 @@ PER_HOST = (4, 9)
 
 def populate(lab: Lab, seed: int) -> list[str]:
     """Make the host of this seed; gives the names of its oddities."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     chosen = chance.sample(ODDITIES, chance.randint(*PER_HOST))
     for index, oddity in enumerate(chosen):
         oddity(lab, f"odd{index}")

@@ -16,7 +16,7 @@ import sys
 import tarfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 REPOSITORY, TAG = "shop/app", "1.0"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -52,8 +52,8 @@ def content(platforms: list[str]) -> dict[str, tuple[str, bytes]]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    settings: dict[str, Any] = {}
-    files: dict[str, tuple[str, bytes]] = {}
+    settings: ClassVar[dict[str, Any]] = {}
+    files: ClassVar[dict[str, tuple[str, bytes]]] = {}
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:

@@ -158,5 +158,7 @@ def _resolv(root: str) -> tuple[str | None, str]:
     path = f"{root}/etc/resolv.conf"
     try:
         return Path(path).read_text(errors="replace"), ""
-    except OSError:
+    except FileNotFoundError:
         return None, os.readlink(path) if os.path.islink(path) else ""
+    except OSError:
+        return "", ""  # there, and not for this caller to read: nothing is known of it
