@@ -207,11 +207,7 @@ def depends_on(container: Container) -> list[str]:
 
 def cascades(view: View) -> Iterator[Finding]:
     """The deepest service of a project that is down while those that need it fail."""
-    services = {
-        (c.labels.get("com.docker.compose.project", ""), c.labels.get("com.docker.compose.service", "")): c
-        for c in view.containers
-        if c.labels.get("com.docker.compose.service")
-    }
+    services = _services(view)
 
     def down(container: Container) -> bool:
         return failing(container) or container.state.get("Status") in ("exited", "created", "dead", "paused")
@@ -239,6 +235,50 @@ def cascades(view: View) -> Iterator[Finding]:
             fix=Fix(f"cure {root.name}; the others recover when they try again", [f"docker start {root.name}"]),
             verify=f"docker ps --filter label=com.docker.compose.project={project}",
         )
+
+
+def no_common_network(view: View) -> Iterator[Finding]:
+    """A service that fails and one that it needs, which runs, cannot meet: no network has both."""
+    services = _services(view)
+    for (project, _), container in services.items():
+        if not failing(container) or container.network_mode.startswith(("host", "container:")):
+            continue
+        for name in depends_on(container):
+            needed = services.get((project, name))
+            if needed is None or not needed.running or needed.network_mode.startswith(("host", "container:")):
+                continue
+            mine, theirs = sorted(container.networks), sorted(needed.networks)
+            if set(mine) & set(theirs) or container.host_config.get("Links"):
+                continue
+            joined = mine[0] if mine else "NETWORK"
+            yield finding(
+                "NET-15",
+                "a service and one that needs it share no network",
+                needed.object,
+                f"{container.name} fails: it cannot reach {needed.name}, which runs",
+                [
+                    Evidence("api", f"networks of {container.name}", ", ".join(mine) or "none"),
+                    Evidence("api", f"networks of {needed.name}", ", ".join(theirs) or "none", f"one of {', '.join(mine)}"),
+                    Evidence("api", "label com.docker.compose.depends_on", f"{container.name} needs {name}"),
+                ],
+                affects=[container.id, needed.id],
+                fix=Fix(
+                    f"connect {needed.name} to a network of {container.name}, under the name that it is called by",
+                    [f"docker network connect --alias {name} {joined} {needed.name}"],
+                    [f"docker network disconnect {joined} {needed.name}"],
+                    machine=bool(mine),
+                ),
+                verify=f"docker exec {container.name} getent hosts {name}",
+            )
+
+
+def _services(view: View) -> dict[tuple[str, str], Container]:
+    """By project and service; of a scaled service the last."""
+    return {
+        (c.labels.get("com.docker.compose.project", ""), c.labels.get("com.docker.compose.service", "")): c
+        for c in view.containers
+        if c.labels.get("com.docker.compose.service")
+    }
 
 
 def _dependents(project: str, service: str, services: dict[tuple[str, str], Container]) -> list[Container]:
@@ -333,6 +373,16 @@ RULES = (
         causes=("RES-04",),
         messages=(r"cannot fork", r"resource temporarily unavailable"),
         decides="children of PID 1 in state Z",
+    ),
+    Rule(
+        "NET-15",
+        "a service and one that needs it share no network",
+        "Containers reach each other by name on a network that both are on.",
+        no_common_network,
+        _API,
+        causes=("CMP-10", "CTR-16", "CTR-17", "CMP-01", "CMP-02"),
+        messages=(r"could not resolve host", r"name or service not known", r"bad address"),
+        decides="the networks of both, from docker inspect",
     ),
     Rule(
         "CMP-10",
