@@ -66,7 +66,7 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
     """The whole protocol for one case, leaving the lab as it was."""
     try:
         case.setup(lab)
-        if not case.probe(lab):
+        if not _settles(lab, case.probe, True):
             return Verdict(case.label, False, "the probe fails before the injection")
         case.inject(lab)
         if case.probe(lab):
@@ -82,7 +82,7 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
         if cure and verdict.rank:
             _cure(lab, case, report.findings[verdict.rank - 1], verdict)
         case.undo(lab)
-        if not case.probe(lab):
+        if not _settles(lab, case.probe, True):
             verdict.valid, verdict.reason = False, "the probe fails after undo"
         return verdict
     finally:

@@ -141,9 +141,11 @@ def pulls(lab: Lab) -> bool:
         lab.client.request("DELETE", f"/images/{lab.vars['image']}", {"force": True})
     try:
         answer = list(lab.client.objects("POST", "/images/create", {"fromImage": name, "tag": tag}, timeout=15))
-    except DockyardError:
+    except DockyardError as error:
+        lab.vars["error"] = str(error)
         return False
-    return not any("error" in row for row in answer)
+    lab.vars["error"] = " ".join(str(row["error"]) for row in answer if "error" in row)
+    return not lab.vars["error"]
 
 
 def about_image(lab: Lab) -> Report:

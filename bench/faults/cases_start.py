@@ -23,7 +23,8 @@ def app(lab: Lab) -> bool:
     try:
         lab.run("app", command, **spec)
         time.sleep(STAYS)
-    except DockyardError:
+    except DockyardError as error:
+        lab.vars["error"] = str(error)
         return False
     return bool(lab.inspect("app")["State"]["Running"])
 

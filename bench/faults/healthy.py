@@ -148,7 +148,9 @@ def _own_dns(lab: Lab, name: str) -> None:
 
 
 def _chatty(lab: Lab, name: str) -> None:
-    lab.run(name, ["sh", "-c", "echo error: this is only a test of the log; echo permission denied? no; exec sleep 1000"])
+    lab.run(
+        name, ["sh", "-c", "echo error: this is only a test of the log; echo permission denied? no; exec sleep 1000"]
+    )
 
 
 def _failed_job(lab: Lab, name: str) -> None:
@@ -192,7 +194,9 @@ def _dangling_image(lab: Lab, name: str) -> None:
 
 
 ODDITIES: tuple[Oddity, ...] = tuple(
-    value for key, value in list(globals().items()) if key.startswith("_") and not key.startswith("__") and callable(value)
+    value
+    for key, value in list(globals().items())
+    if key.startswith("_") and not key.startswith("__") and callable(value)
 )
 PER_HOST = (4, 9)
 

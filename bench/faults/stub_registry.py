@@ -62,7 +62,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         if path == "/token":
-            self._answer(200, "application/json", json.dumps({"token": _jwt(self.settings.get("token") or {})}).encode())
+            self._answer(
+                200, "application/json", json.dumps({"token": _jwt(self.settings.get("token") or {})}).encode()
+            )
         elif self.settings.get("challenge") and not self._authorised():
             self._answer(401, "application/json", b'{"errors":[{"code":"UNAUTHORIZED"}]}',
                          {"WWW-Authenticate": self.settings["challenge"]})  # fmt: skip
@@ -90,7 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         if len(word) != 3:
             return False
         claims = json.loads(base64.urlsafe_b64decode(word[1] + "=="))
-        return bool(claims.get("aud") == "site" and claims.get("nbf", 0) - 60 <= time.time() <= claims.get("exp", 0) + 60)
+        return bool(
+            claims.get("aud") == "site" and claims.get("nbf", 0) - 60 <= time.time() <= claims.get("exp", 0) + 60
+        )
 
     def _answer(self, status: int, kind: str, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
