@@ -111,7 +111,7 @@ CASES = [
         name="NET-01/bridge",
     ),
     Case("NET-03", "shop", web, out, name="NET-03/rule", **_rule("FORWARD -i br-shop -j DROP")),
-    Case("NET-03", "shop", web, out, name="NET-03/user", **_rule("DOCKER-USER -i br-shop -j DROP")),
+    Case("NET-03", "shop", web, out, name="NET-03/user", engines=("dockerd",), **_rule("DOCKER-USER -i br-shop -j DROP")),
     Case(
         "NET-03",
         "shop",
@@ -129,8 +129,9 @@ CASES = [
         name="NET-03/replies",
         **_rule("FORWARD -i up0 -o br-shop -m conntrack --ctstate ESTABLISHED -j DROP"),
     ),
-    Case("NET-04", "firewall rules", web, out, _flush, _restore),
-    Case("NET-05", "shop", web, out, _masquerade("-D"), _masquerade("-I")),
+    # Dockyard's engine puts its rules back at once, so these two faults do not last on it.
+    Case("NET-04", "firewall rules", web, out, _flush, _restore, engines=("dockerd",)),
+    Case("NET-05", "shop", web, out, _masquerade("-D"), _masquerade("-I"), engines=("dockerd",)),
     Case("NET-10", "client", web, out, _nomaster, _master, name="NET-10/nomaster"),
     Case("NET-10", "client", web, out, _veth("down"), _veth("up"), name="NET-10/veth-down"),
     Case(

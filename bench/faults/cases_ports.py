@@ -147,6 +147,7 @@ CASES = [
         served(),
         reachable,
         name="PUB-12/user",
+        engines=("dockerd",),
         **_rule("DOCKER-USER -i up0 -p tcp --dport 80 -j DROP"),
     ),
     Case(
