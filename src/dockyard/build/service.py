@@ -15,7 +15,7 @@ import platform
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,12 @@ from .context import ContextLimits
 from .dockerfile.parser import Dockerfile, SyntaxProblem, parse
 from .dockerfile.suggest import explain
 from .errors import BAD_DOCKERFILE, BUILD_CANCELLED, NO_SUCH_BUILD
+from .image import image_id, squashed
 from .model import BaseImage, Graph, Request
 from .mounts import Mounts
 from .places import Places
 from .plan import NeedImages, host_platform, plan
-from .ports import Executor, Images, Layers, Networks, Session, Source
+from .ports import Executor, Images, Layers, Lease, Networks, Session, Source
 from .progress import Sink, VertexDone, VertexQueued, VertexStarted, Warned
 from .records import Records, StepRecord
 from .shared import SharedSteps
@@ -122,6 +123,8 @@ class Builder:
             graph = await self.check(request, source, sink)
             solve = Solve(graph, request, source, session, sink, self._tools, lease, identity)
             found = await solve.run()
+            if request.squash and found.state.steps:
+                found = await self._squash(found, lease)
             result = self._finish(request, found, sink, identity, register=register)
         self._bound_cache()
         return result
@@ -187,6 +190,15 @@ class Builder:
             raise
         sink(VertexDone(vertex, time.time(), result=image.id))
         return image
+
+    async def _squash(self, found: StageResult, lease: Lease) -> StageResult:
+        """Everything above the base's layers in one; the steps' own layers stay in the cache."""
+        kept = found.state.base_layers
+        above = found.state.chain[kept:]
+        layer = above[0] if len(above) == 1 else (await self._layers.merge(above, lease)).diff_id if above else ""
+        config = squashed(found.config, kept, layer)
+        chain = (*found.state.chain[:kept], *([layer] if layer else []))
+        return StageResult(replace(found.state, chain=chain), config, image_id(config))
 
     def _finish(
         self, request: Request, found: StageResult, sink: Sink, identity: str, *, register: bool
