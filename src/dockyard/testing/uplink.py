@@ -56,8 +56,15 @@ def _accept(listener: socket.socket, host: str, port: int) -> None:
             inner.close()
             continue
         outer.settimeout(None)
-        for source, target in ((inner, outer), (outer, inner)):
-            threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+        threading.Thread(target=_join, args=(inner, outer), daemon=True).start()
+
+
+def _join(inner: socket.socket, outer: socket.socket) -> None:
+    with inner, outer:
+        sending = threading.Thread(target=_pump, args=(inner, outer), daemon=True)
+        sending.start()
+        _pump(outer, inner)
+        sending.join()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
