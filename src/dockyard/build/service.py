@@ -100,7 +100,7 @@ class Builder:
         steps = Steps(layers, executor, self._places, mounts, run, self.settings.allowed, now)
         adding = Adding(directory / "fetch", self.settings.context)
         slots = asyncio.Semaphore(self.settings.parallel or max(4, 2 * (os.cpu_count() or 1)))
-        self._tools = Tools(layers, records, steps, adding, SharedSteps(), slots)
+        self._tools = Tools(layers, records, steps, adding, SharedSteps(), images.register, slots)
         self._builds: dict[str, _Build] = {}
         self._background: set[asyncio.Task[None]] = set()
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from dockyard.errors import DockyardError
 from dockyard.lib.faultpoint import faultpoint
 
 from . import keys
@@ -43,6 +44,8 @@ class Tools:
     steps: Steps
     adding: Adding
     shared: SharedSteps
+    register: Callable[[bytes], str]
+    """Records an image by its config."""
     slots: asyncio.Semaphore
     """How many steps run at the same time."""
 
@@ -356,15 +359,30 @@ class Solve:
     ) -> Layer:
         steps, epoch = self.tools.steps, self.graph.epoch
         if isinstance(operation, Exec):
-            return await steps.run(
-                operation, state.chain, self.request, self._mount_chain, self.session, lease, told.output,
-                told.started, epoch,
-            )  # fmt: skip
+            try:
+                return await steps.run(
+                    operation, state.chain, self.request, self._mount_chain, self.session, lease, told.output,
+                    told.started, epoch,
+                )  # fmt: skip
+            except DockyardError as error:
+                if isinstance(kept := error.evidence.get("kept"), Layer):
+                    error.evidence["image"] = self._keep(operation, state, kept)
+                raise
         if isinstance(operation, Workdir):
             return await steps.workdir(operation, state.chain, lease, epoch)
         assert isinstance(operation, Copy)
         assert found.material is not None
         return await steps.copy(operation, found.material, state.chain, lease, epoch)
+
+    def _keep(self, operation: Exec, state: State, layer: Layer) -> str:
+        """The root of a failed step as an image, to be opened with ``docker run -it IMAGE sh``; its ID."""
+        config = {"Env": list(operation.env), "WorkingDir": operation.cwd, "User": operation.user, "Cmd": list(operation.args)}
+        chain = (*state.chain, *([layer.diff_id] if layer.diff_id else []))
+        now = time.time_ns()
+        row = history_row(f"failed: {' '.join(operation.args)}", now, "", empty=not layer.diff_id)
+        history = (*state.history, row)
+        raw = image_config(state.document, config, self.graph.platform, chain, history, now, "")
+        return self.tools.register(raw)
 
     def _record(self, stage: PlannedStage, step: Step, found: _Found, layer: Layer, kind: str) -> StepRecord:
         now = time.time_ns()
