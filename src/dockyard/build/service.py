@@ -19,10 +19,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dockyard.errors import DockyardError
 from dockyard.lib import clock
 from dockyard.model import new_id
 from dockyard.oci import parse_reference
 
+from . import embedded
 from .adding import Adding
 from .cachekeeper import CacheRecord, Limits, choose_pruned, parse_filters
 from .caches import CacheMounts
@@ -121,7 +123,8 @@ class Builder:
         Cancelled."""
         with self._known(request) as identity, self._layers.lease() as lease:
             graph = await self.check(request, source, sink)
-            solve = Solve(graph, request, source, session, sink, self._tools, lease, identity)
+            imported = await self._imported(request, sink, lease)
+            solve = Solve(graph, request, source, session, sink, self._tools, lease, identity, imported)
             found = await solve.run()
             if request.squash and found.state.steps:
                 found = await self._squash(found, lease)
@@ -190,6 +193,19 @@ class Builder:
             raise
         sink(VertexDone(vertex, time.time(), result=image.id))
         return image
+
+    async def _imported(self, request: Request, sink: Sink, lease: Lease) -> dict[str, StepRecord]:
+        """What the images of --cache-from say of their steps; one that cannot be had is a warning."""
+        found: dict[str, StepRecord] = {}
+        for ref in embedded.sources(request):
+            try:
+                image = await self._images.resolve(ref, request.platform or host_platform(platform.machine()), request)
+            except DockyardError as error:
+                sink(Warned(f"[Warning] cache source {ref} cannot be used: {error}"))
+                continue
+            lease.hold(image.diff_ids)
+            found |= embedded.read(image)
+        return found
 
     async def _squash(self, found: StageResult, lease: Lease) -> StageResult:
         """Everything above the base's layers in one; the steps' own layers stay in the cache."""

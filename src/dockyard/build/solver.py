@@ -16,13 +16,15 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
 
 from dockyard.errors import DockyardError
 from dockyard.lib.faultpoint import faultpoint
 
-from . import keys
+from . import embedded, keys
 from .adding import Adding
 from .image import history_row, image_config, image_id
 from .model import BaseImage, Copy, Exec, Graph, Layer, Meta, Operation, Origin, PlannedStage, Request, Step, Workdir
@@ -63,6 +65,8 @@ class State:
     steps: int = 0
     base: str = ""
     base_layers: int = 0
+    records: tuple[StepRecord, ...] = ()
+    """Of the steps so far, by what they read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Solve:
     tools: Tools
     lease: Lease
     id: str
+    imported: Mapping[str, StepRecord] = field(default_factory=dict)
+    """What images named by --cache-from say of their steps."""
     results: dict[int, asyncio.Task[StageResult]] = field(default_factory=dict)
 
     async def run(self) -> StageResult:
@@ -171,6 +177,9 @@ class Solve:
         )
         if not state.steps and state.base:
             return StageResult(state, config, state.base)
+        if stage.index == self.graph.target and embedded.is_wanted(self.request):
+            document = embedded.embed(msgspec.json.decode(config), state.records, state.chain)
+            config = msgspec.json.encode(document, order="deterministic")
         return StageResult(state, config, image_id(config))
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -191,7 +200,7 @@ class Solve:
         except BaseException as error:
             self._done(digest, error=str(error) or type(error).__name__)
             raise
-        following = self._advance(step, state, found.key, record, stage.author)
+        following = self._advance(step, state, found, record, stage.author)
         result = self._result(stage, following).image if last else "sha256:" + following.line
         self._done(digest, cached=found.record is not None, why=why, result=result)
         return following
@@ -200,14 +209,14 @@ class Solve:
         for index in _needs(operation):
             await self._await_stage(index)
 
-    def _advance(self, step: Step, state: State, key: str, record: StepRecord, author: str) -> State:
+    def _advance(self, step: Step, state: State, found: _Found, record: StepRecord, author: str) -> State:
         meta = isinstance(step.operation, Meta)
         chain, token = state.chain, state.token
         if record.layer:
             chain = (*chain, record.layer)
             token = keys.state_of(chain)
         elif isinstance(step.operation, Exec):
-            token = keys.after_empty(token, key)
+            token = keys.after_empty(token, found.key)
         epoch = self.graph.epoch
         created = record.created if epoch is None else epoch * 1_000_000_000
         # Not by the key: a step may be found under more than one.
@@ -216,6 +225,7 @@ class Solve:
         return State(
             chain, token, line, state.document, (*state.history, row),
             max(state.created, record.created), state.steps + 1, state.base, state.base_layers,
+            (*state.records, replace(record, key=record.content or found.key)),
         )  # fmt: skip
 
     # -- looking up -------------------------------------------------------------------------------------------------
@@ -245,7 +255,7 @@ class Solve:
             files = material.files()
         parts = keys.parts_of(step.text, operation, state.token, files, epoch)
         record = self._lookup(stage, key)
-        if record is not None and aliases:
+        if record is not None and aliases and record.kind != "imported":
             self._alias(record, aliases)
         return _Found(key, record, parts, material, aliases)
 
@@ -253,9 +263,12 @@ class Solve:
         """A usable record: asked for, and its layer still here."""
         records, layers = self.tools.records, self.tools.layers
         record = records.get(key)
+        if record is None or (record.layer and layers.size(record.layer) is None):
+            record = self.imported.get(key)
         if record is None or self._no_cache(stage) or (record.layer and layers.size(record.layer) is None):
             return None
-        records.touch(key, time.time_ns())
+        if record.kind != "imported":
+            records.touch(key, time.time_ns())
         if record.layer:
             self.lease.hold([record.layer])
         return record
@@ -393,10 +406,8 @@ class Solve:
         return record
 
     def _alias(self, record: StepRecord, aliases: Sequence[str]) -> None:
-        import dataclasses
-
         for key in aliases:
-            self.tools.records.put(dataclasses.replace(record, key=key, slot=""))
+            self.tools.records.put(replace(record, key=key, slot="", content=record.key))
 
     def _slot(self, stage: PlannedStage, step: Step) -> str:
         """A place in somebody's Dockerfile: where to look for what was made there the last time."""

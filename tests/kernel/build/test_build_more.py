@@ -62,3 +62,15 @@ def test_a_kept_step_holds_no_secret_place(builder: BuildClient) -> None:
     kept = re.search(r"Kept as ([0-9a-f]{12})", builder.build(text, rm="0").text)
     assert kept
     assert builder.build(f"FROM {kept[1]}\nRUN test ! -e /t\n").image
+
+
+def test_an_image_carries_its_cache_to_others(builder: BuildClient) -> None:
+    text = "FROM busybox AS one\nRUN echo x > /x\nFROM busybox\nRUN echo carried > /y\nCOPY --from=one /x /z\nENV A=1\nRUN cat /y /z\n"
+    first = builder.build(text, t="carrier", buildargs={"BUILDKIT_INLINE_CACHE": "1"}).image
+    builder.client.request("POST", "/build/prune", {"all": "1"})
+    assert builder.build(text, nocache="0").cached == 0, "nobody named the image: it is no cache"
+    builder.client.request("POST", "/build/prune", {"all": "1"})
+    again = builder.build(text, cachefrom=["carrier"], buildargs={"BUILDKIT_INLINE_CACHE": "1"})
+    assert again.cached == 4, again.text
+    assert again.image == first
+    assert builder.client.request("GET", "/system/df", {"type": "build-cache"})["BuildCache"][0]["Description"] == "RUN echo x > /x"
