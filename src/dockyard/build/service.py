@@ -70,12 +70,12 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class BuilderSettings:
-    """``max_cache``: bytes that the cache may hold by itself, 0 = a fifth of the disk. ``allowed``: entitlements that may
-    be asked for at all."""
+    """``max_cache``: bytes that the cache may hold by itself, 0 = a fifth of the disk, -1 = no limit. ``allowed``:
+    entitlements that may be asked for at all; as in moby ``security.insecure`` must be allowed by the administrator."""
 
     max_cache: int = 0
     parallel: int = 0
-    allowed: frozenset[str] = frozenset({"network.host", "security.insecure"})
+    allowed: frozenset[str] = frozenset({"network.host"})
     context: ContextLimits = field(default_factory=ContextLimits)
 
 
@@ -321,7 +321,7 @@ class Builder:
 
     def _bound_cache(self) -> None:
         """The hard limit, after each build: oldest first, images' own layers not counted."""
-        if not any(task.get_name() == "bound" for task in self._background):
+        if self.settings.max_cache >= 0 and not any(task.get_name() == "bound" for task in self._background):
             self._later(self._bound(), "bound")
 
     def _later(self, work: Coroutine[Any, Any, None], name: str = "") -> None:
