@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from dockyard.api.daemon import engine_settings
 from dockyard.api.settings import OPTIONS, Settings, flags_of, load, normal_host, notes
 from dockyard.errors import InvalidParameter
 
@@ -101,3 +102,12 @@ def test_every_option_has_a_help_text_and_a_flag_of_its_own() -> None:
     flags = [option.flag for option in OPTIONS if option.flag]
     assert len(flags) == len(set(flags))
     assert all(option.help for option in OPTIONS)
+
+
+def test_the_builders_settings() -> None:
+    default = engine_settings(Settings()).build
+    assert (default.max_cache, default.allowed) == (0, {"network.host"})
+    builder = {"gc": {"defaultKeepStorage": "20GB"}, "entitlements": {"network-host": False, "security-insecure": True}}
+    given = engine_settings(Settings(builder=builder)).build
+    assert (given.max_cache, given.allowed) == (20 << 30, {"security.insecure"})
+    assert engine_settings(Settings(builder={"gc": {"enabled": False}})).build.max_cache == -1

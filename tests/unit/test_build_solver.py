@@ -16,7 +16,7 @@ from dockyard.build.model import Request
 from dockyard.build.ports import Output, Process
 from dockyard.build.progress import Event, VertexDone
 from dockyard.build.records import Records
-from dockyard.build.service import Builder, Result
+from dockyard.build.service import Builder, BuilderSettings, Result
 from dockyard.errors import Cancelled, DockyardError, NotFound, System
 
 
@@ -201,6 +201,18 @@ async def test_prune_frees_what_no_image_holds(lab: Lab) -> None:
     assert len(pruned.deleted) == 1
     assert pruned.freed > 0
     assert len(lab.layers.tars) == 2, "the base's and the image's"
+
+
+async def test_the_cache_stays_within_its_limit(lab: Lab) -> None:
+    size = len(lab.layers.tars[lab.layers.add({"a": b"x" * 5000})])
+    lab.builder.settings = BuilderSettings(max_cache=3 * size)
+    for number in range(6):
+        await lab.build(f"FROM base AS a\nRUN write a {number}{'x' * 4999}\nFROM base\nRUN say done\nCOPY --from=a /etc/passwd /p\n")
+        await _until(lambda: not lab.builder._background)
+        assert sum(record.size for record in lab.builder.usage() if not record.shared) <= 3 * size
+    last = lab.builder.usage()
+    assert any("write a 5" in record.description for record in last), "the newest stays"
+    assert not any("write a 0" in record.description for record in last)
 
 
 async def test_no_cache_of_one_stage(lab: Lab) -> None:

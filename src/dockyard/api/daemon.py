@@ -16,6 +16,7 @@ from pathlib import Path
 from dockyard.api.ports import Engine as ApiEngine
 from dockyard.api.server import listen, make_server
 from dockyard.api.settings import BAD_SETTING, Settings, notes
+from dockyard.build.service import BuilderSettings
 from dockyard.engine.settings import Defaults
 from dockyard.engine.system import COMPAT_VERSION
 from dockyard.engine.wiring import EngineSettings, open_engine
@@ -89,8 +90,17 @@ def engine_settings(settings: Settings) -> EngineSettings:
     return EngineSettings(
         root=Path(settings.data_root), run_dir=Path(settings.exec_root), defaults=_defaults(settings),
         cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels), network=_network(settings),
-        transfer=_transfer(settings),
+        transfer=_transfer(settings), build=_builder(settings),
     )  # fmt: skip
+
+
+def _builder(settings: Settings) -> BuilderSettings:
+    """``builder`` of daemon.json: gc.enabled, gc.defaultKeepStorage (or maxUsedSpace), entitlements."""
+    gc, wishes = settings.builder.get("gc") or {}, settings.builder.get("entitlements") or {}
+    limit = parse_size(gc.get("maxUsedSpace") or gc.get("defaultKeepStorage") or "0")
+    allowed = {"network.host"} if wishes.get("network-host", True) else set()
+    allowed |= {"security.insecure"} if wishes.get("security-insecure") else set()
+    return BuilderSettings(max_cache=limit if gc.get("enabled", True) else -1, allowed=frozenset(allowed))
 
 
 def _defaults(settings: Settings) -> Defaults:

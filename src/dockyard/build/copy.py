@@ -25,6 +25,7 @@ from dockyard.runtime import users
 from .dockerfile.patterns import Patterns, clean, has_wildcard
 from .errors import BAD_OPTION, COPY_CONFLICT, COPY_MISSING
 from .model import Copy
+from .stubs import follow
 from .tree import ROOT, Entry, Tree, glob
 
 __all__ = ["Selected", "TargetRoot", "apply_chmod", "pack", "place", "select", "selection_key"]
@@ -134,19 +135,12 @@ class TargetRoot:
 
     def resolve(self, path: str) -> tuple[str, list[str]]:
         """(canonical existing part without leading slash, missing components)."""
-        missing: list[str] = []
-        path = "/" + path.strip("/")
-        while self.fd is not None:
-            try:
-                return safefs.real_path(self.fd, path).strip("/"), missing
-            except FileNotFoundError:
-                path, leaf = posixpath.split(path.rstrip("/"))
-                if not leaf:
-                    break
-                missing.insert(0, leaf)
-            except NotADirectoryError:
-                raise COPY_CONFLICT(source="", target=path, cause="a parent is not a directory") from None
-        return "", missing if self.fd is not None else [p for p in path.split("/") if p]
+        if self.fd is None:
+            return "", [part for part in path.split("/") if part]
+        try:
+            return follow(self.fd, path)
+        except NotADirectoryError:
+            raise COPY_CONFLICT(source="", target=path, cause="a parent is not a directory") from None
 
     def is_dir(self, path: str) -> bool | None:
         """None: not there. A symlink is not a directory here."""

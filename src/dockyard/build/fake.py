@@ -102,6 +102,11 @@ class FakeLayers:
                         place.write_bytes(file.read() if file else b"")
         return root
 
+    async def merge(self, chain: Sequence[str], lease: Lease) -> Layer:
+        diff_id = self.add(_files(self._root(chain)))
+        lease.hold([diff_id])
+        return Layer(diff_id, self.size(diff_id) or 0)
+
     def view(self, chain: Sequence[str]) -> int:
         return os.open(self._root(chain), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 

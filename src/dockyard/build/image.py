@@ -18,7 +18,7 @@ __all__ = ["COMMENT", "history_row", "image_config", "image_id", "squashed"]
 
 COMMENT = "buildkit.dockerfile.v0"
 """What tools look for to tell that a row came from a Dockerfile."""
-_DROPPED = ("container", "container_config", "docker_version", "id", "parent", "comment")
+_DROPPED = ("container", "container_config", "docker_version", "id", "parent", "comment", "dockyard.cache.v1")
 
 
 def history_row(text: str, created: int, author: str, *, empty: bool) -> dict[str, Any]:

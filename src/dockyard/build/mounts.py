@@ -56,7 +56,7 @@ class Mounts:
             if mount.type == "bind":
                 table.binds.append(await self._bind(stack, f"{run}.m{number}", mount, origin, chain))
             elif mount.type == "cache":
-                table.binds.append(await self._cache(stack, mount, origin, chain))
+                table.binds.append(await self._cache(stack, f"{run}/cache{number}", mount, origin, chain))
             elif mount.type == "tmpfs":
                 table.binds.append(BindMount(mount.target, read_only=mount.read_only, size=mount.size))
             elif mount.type == "secret":
@@ -83,7 +83,9 @@ class Mounts:
                 raise COPY_MISSING(instruction="RUN --mount", path=mount.source) from None
         return BindMount(mount.target, str(root) + real.rstrip("/"), mount.read_only)
 
-    async def _cache(self, stack: AsyncExitStack, mount: Mount, origin: Origin, chain: Chain) -> BindMount:
+    async def _cache(
+        self, stack: AsyncExitStack, place: str, mount: Mount, origin: Origin, chain: Chain
+    ) -> BindMount:
         layers: Sequence[str] = ()
         path = mount.source
         if mount.origin:
@@ -96,8 +98,15 @@ class Mounts:
                 fd = safefs.make_dirs(root, mount.source)
             except OSError:
                 raise COPY_MISSING(instruction="RUN --mount", path=mount.source) from None
-        stack.callback(os.close, fd)
-        return BindMount(mount.target, f"/proc/{os.getpid()}/fd/{fd}", mount.read_only)
+        # Bound by descriptor to a place that is ours: what others make of the cache meanwhile leads nowhere.
+        path = str(self._directory / place)
+        try:
+            os.mkdir(path, 0o700)
+            kmount.bind(safefs.fd_path(fd), path)
+        finally:
+            os.close(fd)
+        stack.callback(kmount.umount, path, kmount.UmountFlag.DETACH)
+        return BindMount(mount.target, path, mount.read_only)
 
     async def _ssh(self, table: MountTable, mount: Mount, session: Session) -> None:
         socket = await session.ssh_socket(mount.id)

@@ -107,6 +107,10 @@ class Layers(Protocol):
         """Store a layer tar; the generator is made and consumed in a thread."""
         ...
 
+    async def merge(self, chain: Sequence[str], lease: Lease) -> Layer:
+        """All of these as one layer; what they hide of layers below them stays hidden."""
+        ...
+
     def view(self, chain: Sequence[str]) -> int:
         """A descriptor of the layers' root, lowest first, read-only; the caller closes it."""
         ...

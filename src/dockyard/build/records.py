@@ -2,8 +2,9 @@
 
 ::
 
-    steps(key, layer, size, kind, text, created, used, uses, slot, parts)
-        layer: diff ID, "" where the step changed no file; slot: where in which Dockerfile it stood, to explain a miss
+    steps(key, layer, size, kind, text, created, used, uses, slot, parts, content)
+        layer: diff ID, "" where the step changed no file; slot: where in which Dockerfile it stood, to explain a miss;
+        content: of a record that is found by a definition, the key by what it read
     mounts(number, name, text, size, created, used, uses)       cache mounts; the directory is named by the number
 
 Only steps that ran here to their end are written (no poisoning by pulled images, CVE-2024-24557). WAL with
@@ -22,10 +23,13 @@ import msgspec
 
 __all__ = ["MountRecord", "Records", "StepRecord"]
 
+SCHEMA_VERSION = 2
 _SCHEMA = """
+DROP TABLE IF EXISTS steps;
+DROP TABLE IF EXISTS mounts;
 CREATE TABLE steps (key TEXT PRIMARY KEY, layer TEXT NOT NULL, size INTEGER NOT NULL, kind TEXT NOT NULL,
     text TEXT NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL, slot TEXT NOT NULL,
-    parts TEXT NOT NULL) WITHOUT ROWID;
+    parts TEXT NOT NULL, content TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE mounts (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, text TEXT NOT NULL,
     size INTEGER NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL);
 """
@@ -45,6 +49,7 @@ class StepRecord:
     uses: int = 0
     slot: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +71,15 @@ class Records:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version=1;COMMIT;")
+        if self._db.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION:  # a cache: what is old goes
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         self.steps: dict[str, StepRecord] = {}
         self.mounts: dict[int, MountRecord] = {}
         self._slots: dict[str, str] = {}
         for row in self._db.execute("SELECT * FROM steps ORDER BY used"):
-            key, layer, size, kind, text, created, used, uses, slot, parts = row
-            record = StepRecord(key, layer, size, kind, text, created, used, uses, slot, msgspec.json.decode(parts))
+            key, layer, size, kind, text, created, used, uses, slot, parts, content = row
+            values = msgspec.json.decode(parts)
+            record = StepRecord(key, layer, size, kind, text, created, used, uses, slot, values, content)
             self.steps[record.key] = record
             self._slots[record.slot] = record.key
         for row in self._db.execute("SELECT * FROM mounts"):
@@ -100,10 +106,10 @@ class Records:
     def _write(self, records: Iterable[StepRecord]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany(
-            "INSERT OR REPLACE INTO steps VALUES (?,?,?,?,?,?,?,?,?,?)",
+            "INSERT OR REPLACE INTO steps VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             [
                 (r.key, r.layer, r.size, r.kind, r.text, r.created, r.used, r.uses, r.slot,
-                 msgspec.json.encode(r.parts).decode())
+                 msgspec.json.encode(r.parts).decode(), r.content)
                 for r in records
             ],
         )  # fmt: skip

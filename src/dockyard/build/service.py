@@ -15,14 +15,16 @@ import platform
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dockyard.errors import DockyardError
 from dockyard.lib import clock
 from dockyard.model import new_id
 from dockyard.oci import parse_reference
 
+from . import embedded
 from .adding import Adding
 from .cachekeeper import CacheRecord, Limits, choose_pruned, parse_filters
 from .caches import CacheMounts
@@ -30,11 +32,12 @@ from .context import ContextLimits
 from .dockerfile.parser import Dockerfile, SyntaxProblem, parse
 from .dockerfile.suggest import explain
 from .errors import BAD_DOCKERFILE, BUILD_CANCELLED, NO_SUCH_BUILD
+from .image import image_id, squashed
 from .model import BaseImage, Graph, Request
 from .mounts import Mounts
 from .places import Places
 from .plan import NeedImages, host_platform, plan
-from .ports import Executor, Images, Layers, Networks, Session, Source
+from .ports import Executor, Images, Layers, Lease, Networks, Session, Source
 from .progress import Sink, VertexDone, VertexQueued, VertexStarted, Warned
 from .records import Records, StepRecord
 from .shared import SharedSteps
@@ -67,12 +70,12 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class BuilderSettings:
-    """``max_cache``: bytes that the cache may hold by itself, 0 = a fifth of the disk. ``allowed``: entitlements that may
-    be asked for at all."""
+    """``max_cache``: bytes that the cache may hold by itself, 0 = a fifth of the disk, -1 = no limit. ``allowed``:
+    entitlements that may be asked for at all; as in moby ``security.insecure`` must be allowed by the administrator."""
 
     max_cache: int = 0
     parallel: int = 0
-    allowed: frozenset[str] = frozenset({"network.host", "security.insecure"})
+    allowed: frozenset[str] = frozenset({"network.host"})
     context: ContextLimits = field(default_factory=ContextLimits)
 
 
@@ -99,7 +102,7 @@ class Builder:
         steps = Steps(layers, executor, self._places, mounts, run, self.settings.allowed, now)
         adding = Adding(directory / "fetch", self.settings.context)
         slots = asyncio.Semaphore(self.settings.parallel or max(4, 2 * (os.cpu_count() or 1)))
-        self._tools = Tools(layers, records, steps, adding, SharedSteps(), slots)
+        self._tools = Tools(layers, records, steps, adding, SharedSteps(), images.register, slots)
         self._builds: dict[str, _Build] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -120,8 +123,11 @@ class Builder:
         Cancelled."""
         with self._known(request) as identity, self._layers.lease() as lease:
             graph = await self.check(request, source, sink)
-            solve = Solve(graph, request, source, session, sink, self._tools, lease, identity)
+            imported = await self._imported(request, sink, lease)
+            solve = Solve(graph, request, source, session, sink, self._tools, lease, identity, imported)
             found = await solve.run()
+            if request.squash and found.state.steps:
+                found = await self._squash(found, lease)
             result = self._finish(request, found, sink, identity, register=register)
         self._bound_cache()
         return result
@@ -187,6 +193,28 @@ class Builder:
             raise
         sink(VertexDone(vertex, time.time(), result=image.id))
         return image
+
+    async def _imported(self, request: Request, sink: Sink, lease: Lease) -> dict[str, StepRecord]:
+        """What the images of --cache-from say of their steps; one that cannot be had is a warning."""
+        found: dict[str, StepRecord] = {}
+        for ref in embedded.sources(request):
+            try:
+                image = await self._images.resolve(ref, request.platform or host_platform(platform.machine()), request)
+            except DockyardError as error:
+                sink(Warned(f"[Warning] cache source {ref} cannot be used: {error}"))
+                continue
+            lease.hold(image.diff_ids)
+            found |= embedded.read(image)
+        return found
+
+    async def _squash(self, found: StageResult, lease: Lease) -> StageResult:
+        """Everything above the base's layers in one; the steps' own layers stay in the cache."""
+        kept = found.state.base_layers
+        above = found.state.chain[kept:]
+        layer = above[0] if len(above) == 1 else (await self._layers.merge(above, lease)).diff_id if above else ""
+        config = squashed(found.config, kept, layer)
+        chain = (*found.state.chain[:kept], *([layer] if layer else []))
+        return StageResult(replace(found.state, chain=chain), config, image_id(config))
 
     def _finish(
         self, request: Request, found: StageResult, sink: Sink, identity: str, *, register: bool
@@ -293,7 +321,7 @@ class Builder:
 
     def _bound_cache(self) -> None:
         """The hard limit, after each build: oldest first, images' own layers not counted."""
-        if not any(task.get_name() == "bound" for task in self._background):
+        if self.settings.max_cache >= 0 and not any(task.get_name() == "bound" for task in self._background):
             self._later(self._bound(), "bound")
 
     def _later(self, work: Coroutine[Any, Any, None], name: str = "") -> None:

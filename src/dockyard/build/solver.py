@@ -14,14 +14,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
+from dockyard.errors import DockyardError
 from dockyard.lib.faultpoint import faultpoint
 
-from . import keys
+from . import embedded, keys
 from .adding import Adding
 from .image import history_row, image_config, image_id
 from .model import BaseImage, Copy, Exec, Graph, Layer, Meta, Operation, Origin, PlannedStage, Request, Step, Workdir
@@ -43,6 +46,8 @@ class Tools:
     steps: Steps
     adding: Adding
     shared: SharedSteps
+    register: Callable[[bytes], str]
+    """Records an image by its config."""
     slots: asyncio.Semaphore
     """How many steps run at the same time."""
 
@@ -60,6 +65,8 @@ class State:
     steps: int = 0
     base: str = ""
     base_layers: int = 0
+    records: tuple[StepRecord, ...] = ()
+    """Of the steps so far, by what they read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ class Solve:
     tools: Tools
     lease: Lease
     id: str
+    imported: Mapping[str, StepRecord] = field(default_factory=dict)
+    """What images named by --cache-from say of their steps."""
     results: dict[int, asyncio.Task[StageResult]] = field(default_factory=dict)
 
     async def run(self) -> StageResult:
@@ -168,6 +177,9 @@ class Solve:
         )
         if not state.steps and state.base:
             return StageResult(state, config, state.base)
+        if stage.index == self.graph.target and embedded.is_wanted(self.request):
+            document = embedded.embed(msgspec.json.decode(config), state.records, state.chain)
+            config = msgspec.json.encode(document, order="deterministic")
         return StageResult(state, config, image_id(config))
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -188,7 +200,7 @@ class Solve:
         except BaseException as error:
             self._done(digest, error=str(error) or type(error).__name__)
             raise
-        following = self._advance(step, state, found.key, record, stage.author)
+        following = self._advance(step, state, found, record, stage.author)
         result = self._result(stage, following).image if last else "sha256:" + following.line
         self._done(digest, cached=found.record is not None, why=why, result=result)
         return following
@@ -197,14 +209,14 @@ class Solve:
         for index in _needs(operation):
             await self._await_stage(index)
 
-    def _advance(self, step: Step, state: State, key: str, record: StepRecord, author: str) -> State:
+    def _advance(self, step: Step, state: State, found: _Found, record: StepRecord, author: str) -> State:
         meta = isinstance(step.operation, Meta)
         chain, token = state.chain, state.token
         if record.layer:
             chain = (*chain, record.layer)
             token = keys.state_of(chain)
         elif isinstance(step.operation, Exec):
-            token = keys.after_empty(token, key)
+            token = keys.after_empty(token, found.key)
         epoch = self.graph.epoch
         created = record.created if epoch is None else epoch * 1_000_000_000
         # Not by the key: a step may be found under more than one.
@@ -213,6 +225,7 @@ class Solve:
         return State(
             chain, token, line, state.document, (*state.history, row),
             max(state.created, record.created), state.steps + 1, state.base, state.base_layers,
+            (*state.records, replace(record, key=record.content or found.key)),
         )  # fmt: skip
 
     # -- looking up -------------------------------------------------------------------------------------------------
@@ -242,7 +255,7 @@ class Solve:
             files = material.files()
         parts = keys.parts_of(step.text, operation, state.token, files, epoch)
         record = self._lookup(stage, key)
-        if record is not None and aliases:
+        if record is not None and aliases and record.kind != "imported":
             self._alias(record, aliases)
         return _Found(key, record, parts, material, aliases)
 
@@ -250,9 +263,12 @@ class Solve:
         """A usable record: asked for, and its layer still here."""
         records, layers = self.tools.records, self.tools.layers
         record = records.get(key)
+        if record is None or (record.layer and layers.size(record.layer) is None):
+            record = self.imported.get(key)
         if record is None or self._no_cache(stage) or (record.layer and layers.size(record.layer) is None):
             return None
-        records.touch(key, time.time_ns())
+        if record.kind != "imported":
+            records.touch(key, time.time_ns())
         if record.layer:
             self.lease.hold([record.layer])
         return record
@@ -356,15 +372,30 @@ class Solve:
     ) -> Layer:
         steps, epoch = self.tools.steps, self.graph.epoch
         if isinstance(operation, Exec):
-            return await steps.run(
-                operation, state.chain, self.request, self._mount_chain, self.session, lease, told.output,
-                told.started, epoch,
-            )  # fmt: skip
+            try:
+                return await steps.run(
+                    operation, state.chain, self.request, self._mount_chain, self.session, lease, told.output,
+                    told.started, epoch,
+                )  # fmt: skip
+            except DockyardError as error:
+                if isinstance(kept := error.evidence.get("kept"), Layer):
+                    error.evidence["image"] = self._keep(operation, state, kept)
+                raise
         if isinstance(operation, Workdir):
             return await steps.workdir(operation, state.chain, lease, epoch)
         assert isinstance(operation, Copy)
         assert found.material is not None
         return await steps.copy(operation, found.material, state.chain, lease, epoch)
+
+    def _keep(self, operation: Exec, state: State, layer: Layer) -> str:
+        """The root of a failed step as an image, to be opened with ``docker run -it IMAGE sh``; its ID."""
+        config = {"Env": list(operation.env), "WorkingDir": operation.cwd, "User": operation.user, "Cmd": list(operation.args)}
+        chain = (*state.chain, *([layer.diff_id] if layer.diff_id else []))
+        now = time.time_ns()
+        row = history_row(f"failed: {' '.join(operation.args)}", now, "", empty=not layer.diff_id)
+        history = (*state.history, row)
+        raw = image_config(state.document, config, self.graph.platform, chain, history, now, "")
+        return self.tools.register(raw)
 
     def _record(self, stage: PlannedStage, step: Step, found: _Found, layer: Layer, kind: str) -> StepRecord:
         now = time.time_ns()
@@ -375,10 +406,8 @@ class Solve:
         return record
 
     def _alias(self, record: StepRecord, aliases: Sequence[str]) -> None:
-        import dataclasses
-
         for key in aliases:
-            self.tools.records.put(dataclasses.replace(record, key=key, slot=""))
+            self.tools.records.put(replace(record, key=key, slot="", content=record.key))
 
     def _slot(self, stage: PlannedStage, step: Step) -> str:
         """A place in somebody's Dockerfile: where to look for what was made there the last time."""

@@ -116,7 +116,8 @@ class Steps:
             )  # fmt: skip
             faultpoint("build.ran")
             if code:
-                raise RUN_FAILED(command=" ".join(operation.args), exit_code=code)
+                kept = await self.layers.diff(run, stubs, lease, epoch) if request.keep_failed else None
+                raise RUN_FAILED(command=" ".join(operation.args), exit_code=code, kept=kept)
             return await self.layers.diff(run, stubs, lease, epoch)
 
     def _network_files(self, run: str, place: Place) -> list[BindMount]:

@@ -14,7 +14,7 @@ from dockyard.kernel import safefs
 
 from .ports import Stubs
 
-__all__ = ["find_stubs", "left_out"]
+__all__ = ["find_stubs", "follow", "left_out"]
 
 MAX_LINKS = 40
 
@@ -23,7 +23,10 @@ def find_stubs(root: int, targets: Iterable[str]) -> Stubs:
     made: dict[str, None] = {}
     parents: dict[str, tuple[int, int, int]] = {}
     for target in targets:
-        here, missing = _walk(root, target)
+        try:
+            here, missing = follow(root, target)
+        except NotADirectoryError:
+            continue  # the runtime will say so
         if not missing:
             continue
         with safefs.opened(root, here or ".", os.O_PATH) as fd:
@@ -35,8 +38,9 @@ def find_stubs(root: int, targets: Iterable[str]) -> Stubs:
     return Stubs(tuple(made), {path: info for path, info in parents.items() if path and path not in made})
 
 
-def _walk(root: int, target: str) -> tuple[str, list[str]]:
-    """(the part that exists, without a symlink in it; the components that do not)."""
+def follow(root: int, target: str) -> tuple[str, list[str]]:
+    """(the part that exists, without a symlink in it; the components that do not). Links are followed inside the root,
+    also one that leads to what is not there. Raises NotADirectoryError for a file on the way."""
     parts = [p for p in reversed(target.split("/")) if p not in ("", ".")]
     here, links = "", 0
     while parts:
@@ -47,7 +51,7 @@ def _walk(root: int, target: str) -> tuple[str, list[str]]:
         path = posixpath.join(here, part)
         try:
             info = safefs.stat_in_root(root, path, follow=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             rest = posixpath.normpath("/".join([part, *reversed(parts)]))
             return here, [] if rest.startswith("..") else rest.split("/")
         if stat.S_ISLNK(info.st_mode):

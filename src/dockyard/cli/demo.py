@@ -23,6 +23,8 @@ RUN = Path("/run/dockyard/demo")
 SOCKET = RUN / "dockyard.sock"
 BASE = "debian:bookworm-slim"
 IMAGE = "demo/nginx:1"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "node-redis"
+EXAMPLE_PORT = "8081"
 START_LIMIT = 30.0
 ANSWER_LIMIT = 20.0
 STOP_LIMIT = 30.0
@@ -106,16 +108,36 @@ class Demo:
             self.run("stop", "demo-web")
             self.run("rm", "demo-web")
             self.run("rmi", IMAGE)
+        with self.say.step("An application from its Dockerfiles: NGINX > three Node.js servers > Redis"):
+            self.script("up")
+            self.run("ps")
+        with self.say.step("Ask it: another server answers each time, the count is one"):
+            url = f"http://127.0.0.1:{EXAMPLE_PORT}/"
+            for _ in range(4):
+                print(f"     GET {url} -> {self._fetch(url, 'visits')}")
+        with self.say.step("Take it away"):
+            self.script("down")
             self.run("ps", "-a")
 
+    def script(self, name: str) -> None:
+        """A script of the example, with this client; the end of its output is shown."""
+        self.say.command([f"examples/{EXAMPLE.name}/{name}"])
+        environ = {**self.environ, "DOCKER": " ".join(self.cli), "PORT": EXAMPLE_PORT}
+        done = subprocess.run([EXAMPLE / name], env=environ, capture_output=True, text=True)
+        if done.returncode != 0:
+            self.say.output(done.stdout + done.stderr, 30)
+            raise SystemExit(f"demo: examples/{EXAMPLE.name}/{name} ended with {done.returncode}")
+        built = [line for line in done.stdout.splitlines() if line.startswith("Successfully ")]
+        self.say.output("\n".join(built), 12)
+
     @staticmethod
-    def _fetch(url: str) -> str:
+    def _fetch(url: str, expected: str = PAGE) -> str:
         deadline = time.monotonic() + ANSWER_LIMIT
         while True:
             try:
                 with urllib.request.urlopen(url, timeout=5) as answer:
                     body = answer.read().decode().strip()
-                    if PAGE not in body:
+                    if expected not in body:
                         raise SystemExit(f"demo: unexpected page: {body[:200]}")
                     return f"{answer.status} {body}"
             except OSError as error:
@@ -127,6 +149,8 @@ class Demo:
         """Leftovers of an earlier, interrupted run."""
         for name in ("demo-build", "demo-web"):
             subprocess.run([*self.cli, "rm", "-f", name], env=self.environ, capture_output=True)
+        environ = {**self.environ, "DOCKER": " ".join(self.cli)}
+        subprocess.run([EXAMPLE / "down"], env=environ, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from dockyard.build.doors.buildkit.door import BuildKitDoor
 from dockyard.build.doors.buildkit.ports import HostFacts
 from dockyard.build.plan import host_platform
 from dockyard.build.records import Records
-from dockyard.build.service import Builder
+from dockyard.build.service import Builder, BuilderSettings
 from dockyard.engine import recovery
 from dockyard.engine.adapters import build_run
 from dockyard.engine.adapters.build import BuildImages, BuildLayers
@@ -65,6 +65,7 @@ class EngineSettings:
     snapshotter: str = "auto"
     network: NetworkSettings = field(default_factory=NetworkSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
+    build: BuilderSettings = field(default_factory=BuilderSettings)
 
 
 def save_settings(settings: EngineSettings) -> None:
@@ -116,7 +117,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     executor = build_run.BuildExecutor(facts, settings.run_dir / "build", runs, settings.cgroup_parent)
     places = build_run.BuildNetworks(controller, runs, containers.find)
     bases = BuildImages(storage, transfer, kit.events.emit)
-    builder = Builder(settings.root / "build", bases, layers, executor, places, records)
+    builder = Builder(settings.root / "build", bases, layers, executor, places, records, settings.build)
     shelf = BuildShelf(storage, transfer, bases)
     hostname, here = platform.node(), host_platform(platform.machine())
     facts_of_host = HostFacts(_engine_id(store), hostname, here, lambda: _host_gateway(controller))

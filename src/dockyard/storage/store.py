@@ -25,6 +25,7 @@ from .history import history
 from .images import Document, ImageStore
 from .ingest import Expected, Ingested
 from .layers import LayerStore, sync_files
+from .merge import merged_tar
 from .model import (
     ChangeKind,
     Deleted,
@@ -236,6 +237,11 @@ class Store:
     def discard(self, directory: Path) -> None:
         """Scratch of a finished load goes in the background."""
         self._trash.put(directory)
+
+    async def merge_layers(self, layers: Sequence[Digest], lease: Lease) -> Layer:
+        """All of them as one layer, lowest first (``--squash``)."""
+        paths = [self.layers.path(layer, "layer.tar") for layer in layers]
+        return await self.ingest_pieces(lambda: merged_tar(paths, self.limits.max_entries), lease)
 
     # -- images -------------------------------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def test_bad_queries(builder: BuildClient, query: dict[str, str], kind: type[Doc
         ("FROM busybox\nRUN exit 7\n", "The command '/bin/sh -c exit 7' returned a non-zero code: 7"),
         ("FROM busybox\nCOPY missing /x\n", "COPY failed: file not found in build context"),
         ("FROM busybox\nCOPY --from=busybox /missing /x\n", "missing"),
-        ('FROM busybox\nRUN ["/missing"]\n', "no such file or directory"),
+        ('FROM busybox\nRUN ["/missing"]\n', "cannot run step /missing"),
         ("FROM busybox\nUSER nobody-here\nRUN true\n", "unable to find user nobody-here"),
         ("FROM busybox\nCOPY --chown=nobody-here a /a\n", "unable to find user nobody-here"),
         ("FROM busybox\nRUN mkdir /a\nCOPY a /a/a/\nCOPY a /a/a/a/b\n", "not a directory"),

@@ -165,6 +165,9 @@ async def _messages(
         except DockyardError as error:
             for message in transcript.rest():
                 yield message
+            if kept := error.evidence.get("image"):
+                short = kept.removeprefix("sha256:")[:12]
+                yield {"stream": f" ---> Kept as {short}: docker run -it --rm {short} sh\n"}
             yield _failure(error)
             return
         if quiet:

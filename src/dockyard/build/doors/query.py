@@ -27,7 +27,8 @@ _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """``remove``: whether the transcript tells of removed containers (they always are)."""
+    """``remove``: whether the transcript tells of removed containers (they always are). Who says ``rm=false`` wants to
+    look into what is left: the root of a failed step is kept then, as an image."""
 
     request: Request
     quiet: bool
@@ -72,7 +73,8 @@ def parse_build_query(query: Query, auths: Mapping[str, Any], default_id: str) -
         ulimits=tuple(f"{u.Name}={u.Soft}:{u.Hard}" for u in ulimits),
         security_opt=tuple(_document(text("securityopt"), list[str], "security options")),
         cache_from=tuple(_document(text("cachefrom"), list[str], "cache-from")), remote=text("remote"),
-        entitlements=("network.host",), isolation=isolation, id=text("buildid") or default_id, auths=_auths(auths),
+        entitlements=("network.host",), isolation=isolation, keep_failed=not flag("rm", True),
+        id=text("buildid") or default_id, auths=_auths(auths),
     )  # fmt: skip
     return Wish(request, request.quiet, flag("rm", True))
 

@@ -124,6 +124,10 @@ class BuildLayers:
         layer = await self._store.ingest_pieces(pieces, _inner(lease))
         return Layer(layer.diff_id, layer.content_size)
 
+    async def merge(self, chain: Sequence[str], lease: Lease) -> Layer:
+        layer = await self._store.merge_layers([Digest(item) for item in chain], _inner(lease))
+        return Layer(layer.diff_id, layer.content_size)
+
     def view(self, chain: Sequence[str]) -> int:
         """A mount of its own that no path leads to: it ends with its descriptor, also by kill -9."""
         paths = [self._store.layers.mount(Digest(item)) for item in reversed(chain)]

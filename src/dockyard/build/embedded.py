@@ -1,0 +1,69 @@
+"""The cache that an image carries for others (``--cache-to type=inline``, ``--build-arg BUILDKIT_INLINE_CACHE=1``) and its
+reading (``--cache-from IMAGE``). Pure.
+
+::
+
+    config["dockyard.cache.v1"] = [[step key, index of its layer or -1, created in ns], ...]
+
+Only steps of the image itself are in it: the layers of other stages are not. It is believed for the one build that names
+the image, and never becomes a record of this machine (CVE-2024-24557).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .model import BaseImage, Request
+from .records import StepRecord
+
+__all__ = ["FIELD", "embed", "is_wanted", "read", "sources"]
+
+FIELD = "dockyard.cache.v1"
+MAX_ROWS = 10_000
+
+
+def is_wanted(request: Request) -> bool:
+    given = request.build_args.get("BUILDKIT_INLINE_CACHE") or ""
+    return given.lower() in ("1", "true") or any(_attributes(text).get("type") == "inline" for text in request.cache_to)
+
+
+def sources(request: Request) -> list[str]:
+    """References of images to look into."""
+    found = []
+    for text in request.cache_from:
+        attributes = _attributes(text)
+        if not attributes:
+            found.append(text)
+        elif attributes.get("type", "registry") == "registry" and attributes.get("ref"):
+            found.append(attributes["ref"])
+    return found
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """``type=registry,ref=x``; a bare reference has none."""
+    if "=" not in text:
+        return {}
+    return dict(item.partition("=")[::2] for item in text.split(","))
+
+
+def embed(document: Mapping[str, Any], records: Sequence[StepRecord], chain: Sequence[str]) -> dict[str, Any]:
+    places = {layer: index for index, layer in enumerate(chain)}
+    rows = [[record.key, places.get(record.layer, -1), record.created] for record in records]
+    return {**document, FIELD: rows[:MAX_ROWS]}
+
+
+def read(image: BaseImage) -> dict[str, StepRecord]:
+    """What the image says of its steps; what cannot be read counts as nothing."""
+    try:
+        rows = msgspec.convert(image.document.get(FIELD) or [], list[tuple[str, int, int]])
+    except msgspec.ValidationError:
+        return {}
+    found = {}
+    for key, index, created in rows[:MAX_ROWS]:
+        if -1 <= index < len(image.diff_ids):
+            layer = image.diff_ids[index] if index >= 0 else ""
+            found[key] = StepRecord(key, layer, 0, "imported", image.ref, created, created)
+    return found
