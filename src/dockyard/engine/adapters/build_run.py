@@ -25,6 +25,7 @@ from dockyard.model import ContainerConfig, EndpointSettings, HostConfig, Ulimit
 from dockyard.network import Controller, SandboxSpec
 from dockyard.runtime import HostFacts, RuntimeFacts, devices, make_spec, messages, users
 from dockyard.runtime.conmon import last_error, runtime_globals
+from dockyard.runtime.crun import Dialect
 from dockyard.runtime.request import HOST, Namespaces, ResolvedMount, SpecRequest
 
 __all__ = ["BuildExecutor", "BuildNetworks"]
@@ -41,13 +42,14 @@ class BuildExecutor:
     def __init__(self, facts: HostFacts, state: Path, runs: Path, cgroup_parent: str) -> None:
         self._facts = replace(facts, runtime=_fastest(facts))
         self._state, self._runs, self._cgroup_parent = state, runs, cgroup_parent
+        self._crun = Dialect()
 
     async def run(self, process_: Process, output: Output) -> int:
         bundle = self._runs / process_.id
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         (bundle / "config.json").write_bytes(msgspec.json.encode(self._spec(process_)))
         log = f"{bundle}/runtime.log"
-        words = [self._facts.runtime.path, *runtime_globals(str(self._state), log), "run", "--bundle", str(bundle)]
+        words = [*self._facts.runtime.command, *runtime_globals(str(self._state), log), "run", "--bundle", str(bundle)]
         code = await self._supervise([*words, "--no-new-keyring", process_.id], process_.id, output)
         if code and (cause := last_error(log)):
             raise STEP_FAILED(step=" ".join(process_.args), cause=messages.translate(cause))
@@ -70,7 +72,8 @@ class BuildExecutor:
             namespaces=Namespaces(net=HOST if wish.network == "host" else wish.network),
             cgroup_parent=self._cgroup_parent,
         )  # fmt: skip
-        return make_spec(request, self._facts).spec
+        spec = make_spec(request, self._facts).spec
+        return dict(self._crun.spec(spec)) if self._facts.runtime.name == "crun" else spec
 
     async def _supervise(self, words: Sequence[str], run: str, output: Output) -> int:
         readers: list[_Pipe] = []
@@ -109,7 +112,7 @@ class BuildExecutor:
         await self.delete(run)
 
     async def delete(self, run: str) -> None:
-        words = [self._facts.runtime.path, f"--root={self._state}", "delete", "--force", run]
+        words = [*self._facts.runtime.command, f"--root={self._state}", "delete", "--force", run]
         with suppress(TimeoutError):
             await process.run(words, timeout=DELETE_LIMIT)
         group = f"/{self._cgroup_parent.strip('/')}/{run}"
