@@ -27,11 +27,13 @@ _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """``remove``: whether the transcript tells of removed containers (they always are)."""
+    """``remove``: whether the transcript tells of removed containers (they always are). ``steps``: a word of ours, asks
+    for rows beside it."""
 
     request: Request
     quiet: bool
     remove: bool
+    steps: bool = False
 
 
 class _Ulimit(msgspec.Struct, frozen=True):
@@ -74,7 +76,7 @@ def parse_build_query(query: Query, auths: Mapping[str, Any], default_id: str) -
         cache_from=tuple(_document(text("cachefrom"), list[str], "cache-from")), remote=text("remote"),
         entitlements=("network.host",), isolation=isolation, id=text("buildid") or default_id, auths=_auths(auths),
     )  # fmt: skip
-    return Wish(request, request.quiet, flag("rm", True))
+    return Wish(request, request.quiet, flag("rm", True), flag("steps"))
 
 
 def _document(text: str, kind: Any, what: str) -> Any:
