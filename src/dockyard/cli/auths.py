@@ -6,6 +6,7 @@ The file is shared with docker, so unknown keys stay as they are, it is replaced
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 from typing import Any
 
 from dockyard.client.endpoint import config_dir, read_config
-from dockyard.errors import Code, InvalidParameter, System
+from dockyard.errors import Code, DockyardError, InvalidParameter, System
 
 Json = dict[str, Any]
 HUB = "https://index.docker.io/v1/"
@@ -55,6 +56,22 @@ def credentials(server: str) -> Json:
         return kept | {"serveraddress": server}
     entry = config.get("auths", {}).get(server) or config.get("auths", {}).get(f"https://{server}")
     return decoded(entry, server) if isinstance(entry, dict) else {}
+
+
+def all_credentials() -> Json:
+    """AuthConfig by server, for ``X-Registry-Config``: whatever may be needed by a build. A helper that fails is left out:
+    it may be for a registry that the build does not ask."""
+    config = _config()
+    servers = {*config.get("auths", {}), *config.get("credHelpers", {})}
+    if name := config.get("credsStore"):
+        with contextlib.suppress(DockyardError, ValueError):
+            servers |= set(json.loads(_ask(str(name), "list", "") or "{}"))
+    found = {}
+    for server in sorted(servers):
+        with contextlib.suppress(DockyardError, ValueError):
+            if kept := credentials(server):
+                found[server] = kept
+    return found
 
 
 def decoded(entry: Json, server: str) -> Json:

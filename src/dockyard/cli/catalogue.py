@@ -23,7 +23,6 @@ run | create.run | [OPTIONS] IMAGE [COMMAND] [ARG...] | Create and run a new con
 exec | process.exec | [OPTIONS] CONTAINER COMMAND [ARG...] | Execute a command in a running container
 ps | ps.ps | [OPTIONS] | List containers
 build | build.build | [OPTIONS] PATH | Build an image from a Dockerfile
-bake | build.bake | [OPTIONS] [TARGET...] | Build from a bake file
 pull | images.pull | [OPTIONS] NAME[:TAG|@DIGEST] | Download an image from a registry
 push | images.push | [OPTIONS] NAME[:TAG] | Upload an image to a registry
 images | images.images | [OPTIONS] [REPOSITORY[:TAG]] | List images

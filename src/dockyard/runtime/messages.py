@@ -29,7 +29,8 @@ def translate(message: str, program: str = "") -> str:
     does not name what it could not execute."""
     text = message.strip()[:_MAX]
     if found := _CRUN_MISSING.search(text):
-        return f'unable to start container process: exec: "{found[1]}": executable file not found in $PATH'
+        cause = f"stat {found[1]}: no such file or directory" if "/" in found[1] else "executable file not found in $PATH"
+        return f'unable to start container process: exec: "{found[1]}": {cause}'
     if found := _CRUN_OPEN.search(text):
         cause = "permission denied" if found[2] == "Operation not permitted" else found[2].lower()
         return f'unable to start container process: exec: "{found[1] or program}": {cause}'

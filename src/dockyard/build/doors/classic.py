@@ -27,6 +27,7 @@ from ..progress import Event, Output, VertexQueued
 from ..remote import remote_context
 from ..service import Builder, Result
 from .query import parse_build_query
+from .steprows import StepRows
 from .transcript import Transcript
 
 __all__ = ["ClassicDoor", "NoSession"]
@@ -89,7 +90,8 @@ class ClassicDoor:
             if task.done() and (error := task.exception()) is not None and not feed.told:
                 raise error
             transcript = Transcript(remove=wish.remove)
-            return _messages(feed, task, transcript, stack.pop_all(), quiet=wish.quiet)
+            rows = StepRows() if wish.steps else None
+            return _messages(feed, task, transcript, stack.pop_all(), quiet=wish.quiet, rows=rows)
 
     def _only_given_cache(self, request: Request) -> Request:
         """As moby's: with cachefrom these images alone are trusted as a cache; where none of them is here, nothing is."""
@@ -153,10 +155,13 @@ class _Feed:
 
 
 async def _messages(
-    feed: _Feed, task: asyncio.Task[Result], transcript: Transcript, stack: AsyncExitStack, *, quiet: bool
-) -> AsyncIterator[Json]:
+    feed: _Feed, task: asyncio.Task[Result], transcript: Transcript, stack: AsyncExitStack, *, quiet: bool,
+    rows: StepRows | None,
+) -> AsyncIterator[Json]:  # fmt: skip
     async with stack:
         async for event in feed.events():
+            if rows is not None and (row := rows.feed(event)) is not None:
+                yield row
             for message in transcript.feed(event):
                 if not quiet:
                     yield message

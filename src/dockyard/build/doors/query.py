@@ -28,11 +28,13 @@ _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "
 @dataclass(frozen=True, slots=True)
 class Wish:
     """``remove``: whether the transcript tells of removed containers (they always are). Who says ``rm=false`` wants to
-    look into what is left: the root of a failed step is kept then, as an image."""
+    look into what is left: the root of a failed step is kept then, as an image. ``steps``: a word of ours, asks for rows
+    beside the transcript."""
 
     request: Request
     quiet: bool
     remove: bool
+    steps: bool = False
 
 
 class _Ulimit(msgspec.Struct, frozen=True):
@@ -76,7 +78,7 @@ def parse_build_query(query: Query, auths: Mapping[str, Any], default_id: str) -
         entitlements=("network.host",), isolation=isolation, keep_failed=not flag("rm", True),
         id=text("buildid") or default_id, auths=_auths(auths),
     )  # fmt: skip
-    return Wish(request, request.quiet, flag("rm", True))
+    return Wish(request, request.quiet, flag("rm", True), flag("steps"))
 
 
 def _document(text: str, kind: Any, what: str) -> Any:

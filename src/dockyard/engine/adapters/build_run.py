@@ -24,6 +24,7 @@ from dockyard.model import ContainerConfig, EndpointSettings, HostConfig, Ulimit
 from dockyard.network import Controller, SandboxSpec
 from dockyard.runtime import HostFacts, devices, make_spec, messages, users
 from dockyard.runtime.conmon import last_error, runtime_globals
+from dockyard.runtime.crun import Dialect
 from dockyard.runtime.request import HOST, Namespaces, ResolvedMount, SpecRequest
 
 __all__ = ["BuildExecutor", "BuildNetworks"]
@@ -39,6 +40,7 @@ END_OF_OUTPUT = 5.0
 class BuildExecutor:
     def __init__(self, facts: HostFacts, state: Path, runs: Path, cgroup_parent: str) -> None:
         self._facts, self._state, self._runs, self._cgroup_parent = facts, state, runs, cgroup_parent
+        self._crun = Dialect()
 
     async def run(self, process_: Process, output: Output) -> int:
         bundle = self._runs / process_.id
@@ -68,7 +70,8 @@ class BuildExecutor:
             namespaces=Namespaces(net=HOST if wish.network == "host" else wish.network),
             cgroup_parent=self._cgroup_parent,
         )  # fmt: skip
-        return make_spec(request, self._facts).spec
+        spec = make_spec(request, self._facts).spec
+        return dict(self._crun.spec(spec)) if self._facts.runtime.name == "crun" else spec
 
     async def _supervise(self, words: Sequence[str], run: str, output: Output) -> int:
         readers: list[_Pipe] = []
