@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dockyard.cli import catalogue, flags
 from dockyard.cli.catalogue import Command
@@ -89,13 +90,8 @@ def _forward(module: str, words: list[str], count: int, host: str) -> int:
 
 
 def _call(command: Command, typed: str, arguments: list[str], top: flags.Options) -> int:
-    import importlib
-
-    try:
-        module = importlib.import_module(f"dockyard.cli.commands.{command.module}")
-    except ModuleNotFoundError as missing:
-        if missing.name != f"dockyard.cli.commands.{command.module}":
-            raise
+    module = _module(command)
+    if module is None:
         return _complain(f"'dockyard {typed}' is not implemented yet; the docker CLI has it", f"docker {typed} --help", 1)
     declaration = module.FLAGS.get(command.function, "")
     known = flags.declared(declaration) + flags.declared(EVERYWHERE)
@@ -114,6 +110,19 @@ def _call(command: Command, typed: str, arguments: list[str], top: flags.Options
 
     shell = Shell(host=top.text("host"), context=top.text("context"), debug=top.on("debug"), command=typed)
     return shell.guarded(getattr(module, command.function), options)
+
+
+def _module(command: Command) -> Any:
+    """The command's module; None when it is not part of this version."""
+    import importlib
+
+    name = f"dockyard.cli.commands.{command.module}"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name != name:
+            raise
+        return None
 
 
 def _without_clash(known: list[flags.Flag]) -> list[flags.Flag]:
@@ -188,6 +197,17 @@ def _command_help(command: Command, typed: str, declaration: str, examples: str)
     if examples:
         parts.append("Examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()))
     return "\n\n".join(parts)
+
+
+def help_text(name: str) -> str:
+    """The help of a command of the catalogue."""
+    command = catalogue.COMMANDS[name]
+    module = _module(command)
+    if module is None:
+        return f"Usage:  dockyard {name} {command.usage}\n\n{command.help}\n\nNot implemented yet."
+    return _command_help(
+        command, name, module.FLAGS.get(command.function, ""), getattr(module, "EXAMPLES", {}).get(command.function, "")
+    )
 
 
 def _flag_lines(known: list[flags.Flag]) -> list[str]:
