@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -318,6 +320,47 @@ def test_no_engine_is_told_with_the_doctor(cli, monkeypatch: pytest.MonkeyPatch)
     assert "dockyard doctor" in ran.err
     assert cli("version").code == 1
     assert "Client: Dockyard" in cli("version").out
+
+
+def test_proxies_of_the_configuration_reach_new_containers(cli, environ: dict[str, str]) -> None:
+    folder = Path(environ["DOCKER_CONFIG"])
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "n"}}}))
+    made = cli("create", "-e", "NO_PROXY=mine", "busybox").out.strip()
+    env = json.loads(cli("inspect", made).out)[0]["Config"]["Env"]
+    assert {"HTTP_PROXY=http://p:1", "http_proxy=http://p:1", "no_proxy=n", "NO_PROXY=mine"} <= set(env)
+    assert "NO_PROXY=n" not in env
+    cli("rm", made)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [("dockyard vol", "volume"), ("dockyard volume cre", "create"), ("dockyard run --network br", "bridge"),
+     ("dockyard pull busybox:la", "latest")],
+)  # fmt: skip
+def test_bash_completes(line: str, wanted: str, environ: dict[str, str], cli, tmp_path: Path) -> None:
+    cli("pull", "-q", "busybox")
+    program = tmp_path / "bin/dockyard"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dockyard.cli "$@"\n')
+    program.chmod(0o755)
+    script = f"""source <(dockyard completion bash)
+        COMP_LINE='{line}' COMP_POINT={len(line)}; read -r -a COMP_WORDS <<< "$COMP_LINE"; COMP_CWORD=$((${{#COMP_WORDS[@]}}-1))
+        _dockyard; printf '%s\n' "${{COMPREPLY[@]}}" """
+    environ = environ | {"PATH": f"{program.parent}:{environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert wanted in done.stdout.split(), done.stderr
+
+
+def test_tls_flags_choose_the_files(tmp_path: Path) -> None:
+    from dockyard.cli import flags, main
+
+    (tmp_path / "ca.pem").touch()
+    top = flags.parse(flags.declared(main.GLOBAL), ["--tlsverify", "--tlscert", "x.pem", "ps"], interspersed=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+        assert main._tls(top) == (str(tmp_path / "ca.pem"), "x.pem", "", True)
+    assert main._tls(flags.parse(flags.declared(main.GLOBAL), ["ps"], interspersed=False)) is None
 
 
 def test_help_has_usage_flags_and_examples(cli) -> None:

@@ -23,6 +23,11 @@ GLOBAL = """
 -c, --context NAME      Context to use instead of the current one
 -D, --debug             Show how an error came about
 -H, --host ADDRESS      Engine to talk to (unix://, tcp://)
+    --tls               Use TLS
+    --tlscacert FILE    Trust certificates of this authority only
+    --tlscert FILE      Our certificate
+    --tlskey FILE       Key of our certificate
+    --tlsverify         Use TLS and verify the engine
 -v, --version           Print the version
 -h, --help              Print this help
 """
@@ -108,8 +113,24 @@ def _call(command: Command, typed: str, arguments: list[str], top: flags.Options
         return _complain(f"{wrong}\n\nUsage:  dockyard {typed} {command.usage}", f"dockyard {typed} --help")
     from dockyard.cli.shell import Shell
 
-    shell = Shell(host=top.text("host"), context=top.text("context"), debug=top.on("debug"), command=typed)
+    shell = Shell(host=top.text("host"), context=top.text("context"), debug=top.on("debug"), command=typed, tls=_tls(top))
     return shell.guarded(getattr(module, command.function), options)
+
+
+def _tls(top: flags.Options) -> Any:
+    """What ``--tls`` and its like say; None when none is given and the environment decides."""
+    if not any(top.on(name) for name in ("tls", "tlsverify")):
+        return None
+    from dockyard.client import Tls
+    from dockyard.client.endpoint import config_dir
+
+    folder = os.environ.get("DOCKER_CERT_PATH") or config_dir(os.environ)
+
+    def file(flag: str, usual: str) -> str:
+        path = os.path.join(folder, usual)
+        return top.text(flag) or (path if os.path.exists(path) else "")
+
+    return Tls(file("tlscacert", "ca.pem"), file("tlscert", "cert.pem"), file("tlskey", "key.pem"), top.on("tlsverify"))
 
 
 def _module(command: Command) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dockyard.cli.flags import Options, Refusal, UsageError
-from dockyard.client import Client
+from dockyard.client import Client, Tls
 from dockyard.errors import DockyardError
 
 Json = dict[str, Any]
@@ -16,15 +16,17 @@ OWN_SOCKET = "unix:///run/dockyard/dockyard.sock"
 
 
 class Shell:
-    def __init__(self, *, host: str = "", context: str = "", debug: bool = False, command: str = "") -> None:
-        self._host, self._context, self.debug, self.command = host, context, debug, command
+    def __init__(
+        self, *, host: str = "", context: str = "", debug: bool = False, command: str = "", tls: Tls | None = None
+    ) -> None:
+        self._host, self._context, self.debug, self.command, self._tls = host, context, debug, command, tls
         self._client: Client | None = None
 
     @property
     def client(self) -> Client:
         """The engine that flags, environment and contexts name; Docker's socket otherwise."""
         if self._client is None:
-            self._client = Client.from_env(host=self._host, context=self._context)
+            self._client = Client.from_env(host=self._host, context=self._context, tls=self._tls)
         return self._client
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from dockyard.client.endpoint import DEFAULT_HOST, Endpoint, parse_host, resolve
+from dockyard.client.endpoint import DEFAULT_HOST, Endpoint, Tls, parse_host, resolve
 from dockyard.client.errors import BAD_ANSWER, CONNECTION_LOST, TOO_OLD, from_status
 from dockyard.client.frames import MULTIPLEXED, STDOUT, Frame, decode, objects
 from dockyard.client.hijack import Hijacked
@@ -146,10 +146,11 @@ class Client:
         context: str = "",
         default: str = DEFAULT_HOST,
         timeout: float = ANSWER_TIMEOUT,
+        tls: Tls | None = None,
     ) -> Client:
-        """The client that DOCKER_HOST, DOCKER_API_VERSION, TLS variables and contexts ask for."""
+        """The client that DOCKER_HOST, DOCKER_API_VERSION, TLS variables (or ``tls``) and contexts ask for."""
         env = os.environ if environ is None else environ
-        endpoint = resolve(env, host=host, context=context, default=default)
+        endpoint = resolve(env, host=host, context=context, default=default, tls=tls)
         return cls(endpoint, version=env.get("DOCKER_API_VERSION", ""), timeout=timeout)
 
     def __enter__(self) -> Client:

@@ -67,14 +67,16 @@ def parse_host(host: str, tls: Tls | None = None, *, source: str = "given") -> E
 
 
 def resolve(
-    environ: Mapping[str, str] | None = None, *, host: str = "", context: str = "", default: str = DEFAULT_HOST
-) -> Endpoint:
-    """The endpoint that these variables and files name. Raises BAD_HOST, NO_CONTEXT."""
+    environ: Mapping[str, str] | None = None, *, host: str = "", context: str = "", default: str = DEFAULT_HOST,
+    tls: Tls | None = None,
+) -> Endpoint:  # fmt: skip
+    """The endpoint that these variables and files name; ``tls`` stands in for the TLS variables. Raises BAD_HOST,
+    NO_CONTEXT."""
     env = os.environ if environ is None else environ
     if host:
-        return parse_host(host, _env_tls(env), source="--host")
+        return parse_host(host, tls or _env_tls(env), source="--host")
     if not context and env.get("DOCKER_HOST"):
-        return parse_host(env["DOCKER_HOST"], _env_tls(env), source="DOCKER_HOST")
+        return parse_host(env["DOCKER_HOST"], tls or _env_tls(env), source="DOCKER_HOST")
     config = config_dir(env)
     name, source = context, "--context"
     if not name:

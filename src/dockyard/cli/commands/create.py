@@ -11,9 +11,11 @@ from dockyard.cli import session, terminal
 from dockyard.cli.flags import Options, UsageError
 from dockyard.cli.request.create import Created, document
 from dockyard.cli.request.declaration import CREATE, RUN_ONLY, ordered
+from dockyard.cli.request.values import proxies
 from dockyard.cli.session import Streams
 from dockyard.cli.shell import Shell
 from dockyard.client import quote
+from dockyard.client.endpoint import config_dir, read_config
 from dockyard.errors import DockyardError, NotFound
 
 Json = dict[str, Any]
@@ -31,7 +33,7 @@ dockyard run --rm -m 256m --cpus 1.5 -e LEVEL=debug IMAGE COMMAND
 
 
 def create(shell: Shell, options: Options) -> int:
-    created = _document(options, detached=False)
+    created = _document(shell, options, detached=False)
     try:
         shell.say(_create(shell, options, created))
     except DockyardError as error:
@@ -45,7 +47,7 @@ def run(shell: Shell, options: Options) -> int:
     detached = options.on("detach")
     if detached and options.given("attach"):
         raise UsageError("conflicting options: cannot specify both --attach and --detach")
-    created = _document(options, detached=detached)
+    created = _document(shell, options, detached=detached)
     keys = session.detach_keys(options)
     body = created.body
     streams = Streams(
@@ -95,7 +97,7 @@ def _attached(shell: Shell, options: Options, container: str, streams: Streams, 
         return session.exit_code(waiting)
 
 
-def _document(options: Options, *, detached: bool) -> Created:
+def _document(shell: Shell, options: Options, *, detached: bool) -> Created:
     if options.text("pull", "missing") not in PULLS:
         raise UsageError(f"invalid pull option: '{options.text('pull')}': must be one of {', '.join(PULLS)}")
     from dockyard.oci import parse_reference
@@ -104,7 +106,12 @@ def _document(options: Options, *, detached: bool) -> Created:
         parse_reference(options.words[0]) if not _is_id(options.words[0]) else None
     except DockyardError as error:
         raise UsageError(str(error)) from None
-    return document(options, detached=detached)
+    created = document(options, detached=detached)
+    config = read_config(config_dir(os.environ))
+    if "proxies" in config:
+        env = created.body.get("Env", [])
+        created.body["Env"] = env + proxies(config, shell.client.endpoint.host, env)
+    return created
 
 
 def _is_id(image: str) -> bool:
