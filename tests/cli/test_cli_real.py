@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dockyard.client import Client
-from dockyard.testing import engines, kit
+from dockyard.testing import engines, kit, registries
 
 pytestmark = pytest.mark.root
 LIMIT = 90.0
@@ -104,6 +105,39 @@ def test_images_by_every_way_in_and_out(dockyard, tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "no part files are left"
     dockyard("rm", "made")
     dockyard("rmi", "made:1", "flat:1")
+
+
+def test_a_registry_with_a_password(dockyard, engine: engines.PrivateEngine, tmp_path: Path) -> None:
+    port = registries.free_port()
+    with registries.debian_registry(tmp_path / "registry", htpasswd=True, port=port, inside=engine.inside) as host:
+        wait_for(lambda: dockyard("login", host, "-u", registries.USER, "--password-stdin", typed=b"wrong").stderr, b"nauthorized")
+        refused = dockyard("login", host, "-u", registries.USER, "--password-stdin", typed=b"wrong\n")
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        name = f"{host}/app:1"
+        dockyard("tag", "busybox", name)
+        assert dockyard("push", name).returncode == 1, "no one is logged in"
+        entered = dockyard("login", host, "-u", registries.USER, "--password-stdin", typed=registries.PASSWORD.encode() + b"\n")
+        assert (entered.returncode, entered.stdout) == (0, b"Login Succeeded\n")
+        pushed = dockyard("push", name)
+        assert pushed.returncode == 0, pushed.stderr
+        assert b"1: digest: sha256:" in pushed.stdout
+        dockyard("rmi", name)
+        pulled = dockyard("pull", name)
+        assert pulled.returncode == 0, pulled.stderr
+        assert pulled.stdout.splitlines()[-1].decode() == name
+        assert dockyard("run", "--rm", "--pull", "always", "-q", name, "echo", "hi").stdout == b"hi\n"
+        assert dockyard("logout", host).stdout.decode() == f"Removing login credentials for {host}\n"
+        dockyard("rmi", "-f", name)
+        missing = dockyard("pull", f"{host}/app:2")
+        assert missing.returncode == 1
+
+
+def wait_for(said: Callable[[], bytes], wanted: bytes) -> None:
+    """Until the registry, which starts in the engine's namespace, answers."""
+    end = time.monotonic() + LIMIT
+    while wanted not in (last := said()):
+        assert time.monotonic() < end, last
+        time.sleep(0.1)
 
 
 def test_limits_volumes_networks_and_stats(dockyard) -> None:

@@ -12,7 +12,14 @@ from dockyard.client import Client, Tls
 from dockyard.errors import DockyardError
 
 Json = dict[str, Any]
+_CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "�")
 OWN_SOCKET = "unix:///run/dockyard/dockyard.sock"
+
+
+def printable(text: str) -> str:
+    """Without control characters but line ends and tabs: what an engine, a registry or an image says must not steer the
+    terminal. (A carriage return stays, for progress of programs.)"""
+    return text.translate(_CONTROL)
 
 
 class Shell:
@@ -59,7 +66,7 @@ class Shell:
         """An error as docker words it, and what to type next."""
         from dockyard.cli.hints import next_command
 
-        told = str(error)
+        told = printable(str(error))
         # What came over the wire has a status as evidence and no code of ours.
         whose = "Error response from daemon: " if "status" in error.evidence and not error.code else "dockyard: "
         self.complain(whose + told)
@@ -84,6 +91,14 @@ class Shell:
         except UsageError as wrong:
             self.complain(f"dockyard: {wrong}\n\nRun 'dockyard {self.command} --help' for more information")
             return 125
+        except (BrokenPipeError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if self.debug:
+                raise
+            self.complain(printable(f"dockyard: cannot understand the engine's answer: {type(error).__name__}: {error}"))
+            self.complain(self._dim(f"try: dockyard --debug {self.command} ..."))
+            return 1
         finally:
             sys.stdout.flush()
             if self._client is not None:
