@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from dockyard.client import Client
 
 Cli = Callable[..., object]
+DOCKER = shutil.which("docker")
 ID = re.compile(r"[0-9a-f]{64}\n")
 
 
@@ -361,6 +363,35 @@ def test_tls_flags_choose_the_files(tmp_path: Path) -> None:
         patch.setenv("DOCKER_CERT_PATH", str(tmp_path))
         assert main._tls(top) == (str(tmp_path / "ca.pem"), "x.pem", "", True)
     assert main._tls(flags.parse(flags.declared(main.GLOBAL), ["ps"], interspersed=False)) is None
+
+
+def test_contexts_are_kept_as_docker_keeps_them(cli, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("ps")
+    dry = environ["DOCKER_HOST"]
+    monkeypatch.delenv("DOCKER_HOST")
+    (tmp_path / "ca").write_text("pem")
+    assert cli("context", "create", "dry", "--description", "a dry run", "--docker", f"host={dry}").out == "dry\n"
+    assert cli("context", "create", "dry").code == 1
+    assert cli("context", "create", "default").code == 1
+    assert cli("context", "create", "far", "--docker", f"host=tcp://far:2376,ca={tmp_path}/ca").code == 0
+    assert cli("context", "create", "wrong", "--docker", "what=x").code == 1
+    assert cli("context", "create", "wrong", "--docker", "host=nowhere").code == 1
+    assert cli("--context", "dry", "version", "-f", "{{.Server.ApiVersion}}").out == "1.51\n"
+    assert cli("context", "use", "dry").code == 0
+    assert cli("context", "show").out == "dry\n"
+    assert cli("version", "-f", "{{.Client.Context}}").out == "context dry (currentContext)\n"
+    rows = json.loads(cli("context", "ls", "--json").out)
+    assert [(row["Name"], row["Current"]) for row in rows] == [("default", False), ("dry", True), ("far", False)]
+    far = json.loads(cli("context", "inspect", "far").out)[0]
+    assert far["TLSMaterial"] == {"docker": ["ca.pem"]}
+    if DOCKER:
+        listed = subprocess.run([DOCKER, "context", "ls", "-q"], env={**environ, "DOCKER_HOST": ""}, capture_output=True, text=True)
+        assert listed.stdout.split() == ["default", "dry", "far"], "docker reads them too"
+    assert cli("context", "rm", "dry").code == 1
+    assert cli("context", "rm", "far", "nobody").out == "far\n"
+    assert cli("context", "rm", "-f", "dry").code == 0
+    assert cli("context", "show").out == "default\n"
+    assert cli("context", "use", "nobody").code == 1
 
 
 def test_help_has_usage_flags_and_examples(cli) -> None:
