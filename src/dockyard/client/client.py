@@ -81,15 +81,21 @@ class Response:
         return b"".join(parts)
 
     def json(self) -> Any:
-        """The body as JSON; text when it is not declared JSON; None when there is none."""
+        """The body as JSON; text when it is no JSON and not declared so; None when there is none.
+
+        podman declares the documents of stats and top as text.
+        """
         body = self.read()
+        declared = self.content_type == "application/json"
         if not body:
             return None
-        if self.content_type != "application/json":
+        if not declared and body[:1] not in b"{[":
             return body.decode("utf-8", "replace")
         try:
             return json.loads(body)
         except ValueError as error:
+            if not declared:
+                return body.decode("utf-8", "replace")
             raise BAD_ANSWER(host=self._client.endpoint, cause=f"broken JSON: {error}") from None
 
     def objects(self) -> Iterator[Any]:
@@ -341,9 +347,14 @@ class Client:
         wire.close()
 
 
-def quote(text: str) -> str:
-    """Percent-encode a path segment or query part (RFC 3986 section 2.3); urllib.parse costs 5 ms of import."""
-    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+def quote(text: str, keep: bytes = b"") -> str:
+    """Percent-encode a path segment or query part (RFC 3986 section 2.3) but ``keep``; urllib.parse costs 5 ms."""
+    return "".join(chr(byte) if byte in _UNRESERVED or byte in keep else f"%{byte:02X}" for byte in text.encode())
+
+
+def quote_image(name: str) -> str:
+    """The name of an image in a path: its slashes, colons and at sign are the path's own, as docker writes them."""
+    return quote(name, b"/:@")
 
 
 def _bodiless(method: str, head: Head) -> bool:

@@ -74,12 +74,14 @@ def run(shell: Shell, options: Options) -> int:
 def _attached(shell: Shell, options: Options, container: str, streams: Streams, *, removed: bool) -> int:
     client = shell.client
     try:
-        stream = session.attach(client, container, streams)
+        attached = session.attach(client, container, streams)
     except DockyardError as error:
         shell.refused(error)
         return session.CANNOT_RUN
-    with session.closing(stream):
-        waiting = session.ask_exit(client, container, "removed" if removed else "next-exit")
+    with (
+        session.closing(attached) as stream,
+        session.closing(session.ask_exit(client, container, "removed" if removed else "next-exit")) as waiting,
+    ):
         try:
             detached = session.carry(
                 shell, stream, streams, f"/containers/{container}", pass_signals=options.on("sig-proxy", default=True),
@@ -91,10 +93,7 @@ def _attached(shell: Shell, options: Options, container: str, streams: Streams, 
                     session.exit_code(waiting)  # the engine removes it; then the name is free
             shell.refused(error)
             return session.start_status(str(error))
-        if detached:
-            waiting.close()
-            return 0
-        return session.exit_code(waiting)
+        return 0 if detached else session.exit_code(waiting)
 
 
 def _document(shell: Shell, options: Options, *, detached: bool) -> Created:
