@@ -13,7 +13,6 @@ from dockyard.errors import DockyardError
 
 Json = dict[str, Any]
 _CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "�")
-OWN_SOCKET = "unix:///run/dockyard/dockyard.sock"
 
 
 def printable(text: str) -> str:
@@ -31,7 +30,7 @@ class Shell:
 
     @property
     def client(self) -> Client:
-        """The engine that flags, environment and contexts name; Docker's socket otherwise."""
+        """The engine that flags, environment and contexts name; otherwise Dockyard's own where its socket is, else Docker's."""
         if self._client is None:
             self._client = Client.from_env(host=self._host, context=self._context, tls=self._tls)
         return self._client

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from dockyard.client.endpoint import DEFAULT_HOST, Endpoint, Tls, parse_host, resolve
+from dockyard.client.endpoint import DEFAULT_HOST, Endpoint, Tls, parse_host, resolve, usual_host
 from dockyard.client.errors import BAD_ANSWER, CONNECTION_LOST, TOO_OLD, from_status
 from dockyard.client.frames import MULTIPLEXED, STDOUT, Frame, decode, objects
 from dockyard.client.hijack import Hijacked
@@ -150,13 +150,13 @@ class Client:
         *,
         host: str = "",
         context: str = "",
-        default: str = DEFAULT_HOST,
+        default: str = "",
         timeout: float = ANSWER_TIMEOUT,
         tls: Tls | None = None,
     ) -> Client:
-        """The client that DOCKER_HOST, DOCKER_API_VERSION, TLS variables (or ``tls``) and contexts ask for."""
+        """The client that DOCKER_HOST, DOCKER_API_VERSION, TLS variables (or ``tls``) and contexts ask for; `usual_host` else."""
         env = os.environ if environ is None else environ
-        endpoint = resolve(env, host=host, context=context, default=default, tls=tls)
+        endpoint = resolve(env, host=host, context=context, default=default or usual_host(), tls=tls)
         return cls(endpoint, version=env.get("DOCKER_API_VERSION", ""), timeout=timeout)
 
     def __enter__(self) -> Client:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from dockyard.client.errors import BAD_HOST, NO_CONTEXT
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+OWN_SOCKET = "unix:///run/dockyard/dockyard.sock"
+"""Where ``dockyard engine`` serves unless told otherwise."""
 DEFAULT_CONTEXT = "default"
 _PORT = {False: 2375, True: 2376}
 
@@ -86,6 +88,11 @@ def resolve(
     if not name or name == DEFAULT_CONTEXT:
         return parse_host(default, source="default")
     return _from_context(config, name, f"context {name} ({source})")
+
+
+def usual_host() -> str:
+    """Where nothing names an engine: Dockyard's own where its socket is, else Docker's."""
+    return OWN_SOCKET if os.path.exists(OWN_SOCKET.removeprefix("unix://")) else DEFAULT_HOST
 
 
 def config_dir(env: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from dockyard.cli.output import FORMAT, Column, show
 from dockyard.cli.request.values import boolean, csv_fields
 from dockyard.cli.shell import Shell
 from dockyard.client import contexts, parse_host
-from dockyard.client.endpoint import DEFAULT_CONTEXT, DEFAULT_HOST, config_dir, read_config
+from dockyard.client.endpoint import DEFAULT_CONTEXT, config_dir, read_config, usual_host
 from dockyard.client.errors import BAD_CONTEXT_NAME, CONTEXT_IN_USE
 from dockyard.errors import DockyardError
 
@@ -67,7 +67,7 @@ def _row(context: contexts.Context, used: str) -> Json:
 
 
 def _default_host() -> str:
-    return os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    return os.environ.get("DOCKER_HOST") or usual_host()
 
 
 def show_(shell: Shell, options: Options) -> int:
