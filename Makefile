@@ -26,7 +26,7 @@ fix: ## format and repair what can be repaired
 examples: ## build, start and try the example applications on a running engine (DOCKER_HOST)
 	@examples/try
 
-docs: ## generated pages: API coverage, error catalogue
+docs: ## generated pages: API coverage, error catalogue, command line
 	@$(PY) scripts/gendocs.py
 
 conformance: ## suites of others on private engines (minutes; needs PyPI the first time), then the scoreboard

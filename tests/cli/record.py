@@ -19,10 +19,25 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 HERE = Path(__file__).parent
 RECORDED = HERE / "recorded.json"
-CASES = [line for line in (HERE / "create_cases.txt").read_text().splitlines() if line and not line.startswith("#")]
+RECORDED_VERBS = HERE / "recorded_verbs.json"
+
+
+def _lines(name: str) -> list[str]:
+    return [line for line in (HERE / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
+CASES, VERBS = _lines("create_cases.txt"), _lines("verb_cases.txt")
+PREPARED = {
+    r"GET /containers/web/json": {"Id": "web", "State": {"Running": True}, "Config": {"Tty": False, "OpenStdin": False}},
+    r"POST /containers/web/exec": {"Id": "made"},
+    r"POST /containers/web/wait.*": {"StatusCode": 0},
+    r"GET /info": {"OSType": "linux", "Runtimes": {}},
+}
+"""Answers that let a command go on to the request that matters; all others are refused."""
 ENVIRON = {"FROMENV": "from the environment"}
 LIMIT = 30.0
 
@@ -63,19 +78,27 @@ def _serve(connection: socket.socket, seen: list[Recorded]) -> None:
     with connection, connection.makefile("rb") as stream:
         while line := stream.readline():
             method, target, _ = line.decode().split(" ")
-            length = 0
+            length, chunked = 0, False
             while (field := stream.readline().strip()) != b"":
                 name, _, value = field.partition(b":")
                 if name.lower() == b"content-length":
                     length = int(value)
+                chunked = chunked or (name.lower(), value.strip()) == (b"transfer-encoding", b"chunked")
             body = stream.read(length)
+            while chunked and (size := int(stream.readline(), 16)) >= 0:
+                body += stream.read(size)
+                stream.readline()
+                chunked = size > 0
             if target.endswith("/_ping"):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nOstype: linux\r\nContent-Length: 0\r\n\r\n")
                 continue
-            seen.append(Recorded(method, re.sub(r"^/v[\d.]+", "", target), body))
-            told = b'{"message":"recorded"}'
-            head = b"HTTP/1.1 418 Teapot\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(told)
-            connection.sendall(head + told)
+            target = re.sub(r"^/v[\d.]+", "", target)
+            seen.append(Recorded(method, target, body))
+            known = next((told for form, told in PREPARED.items() if re.fullmatch(form, f"{method} {target}")), None)
+            told = json.dumps(known or {"message": "recorded"}).encode()
+            status = b"200 OK" if known else b"418 Teapot"
+            head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(told))
+            connection.sendall(head + (b"" if method == "HEAD" else told))
 
 
 def sent(command: Sequence[str], words: Sequence[str]) -> list[Recorded]:
@@ -95,14 +118,37 @@ def main() -> None:
     for case in CASES:
         found = sent(["docker", "create"], shlex.split(case))
         cases[case] = {"target": found[0].target, "body": compact(json.loads(found[0].body))} if found else None
+    verbs = {case: asked(sent(["docker"], shlex.split(case))) for case in VERBS}
+    RECORDED_VERBS.write_text(json.dumps({"docker": version.strip(","), "cases": verbs}, indent=1, sort_keys=True) + "\n")
     RECORDED.write_text(json.dumps({"docker": version.strip(","), "cases": cases}, indent=1, sort_keys=True) + "\n")
+
+
+def asked(requests: Sequence[Recorded]) -> list[list[Any]]:
+    """What was asked for, so that two clients can be compared: method, path, query, document. Inspecting before a change
+    is left out: one client looks where the other goes ahead and is told by the engine."""
+    rows = []
+    for request in requests:
+        path, _, query = request.target.partition("?")
+        pairs = {key: [_query_value(key, value) for value in values] for key, values in parse_qs(query).items()}
+        body = request.body.strip()
+        document = compact(json.loads(body)) if body[:1] in (b"{", b"[") else None
+        rows.append([request.method, path, {key: value for key, value in pairs.items() if value != [""]}, document or None])
+    changing = [row for row in rows if row[0] != "GET"]
+    return changing or rows[-1:]
+
+
+def _query_value(key: str, value: str) -> Any:
+    """Documents parsed; switches in one spelling (``t`` is a number)."""
+    if value[:1] in ("{", "["):
+        return json.loads(value)
+    return value if key == "t" else {"true": "1", "false": "", "0": ""}.get(value, value)
 
 
 _KEYS_COUNT = frozenset(
     ["Annotations", "EndpointsConfig", "ExposedPorts", "Labels", "PortBindings", "StorageOpt", "Sysctls", "Tmpfs", "Volumes"]
 )
 """Maps whose keys say something even where the value is empty."""
-_NULL_DIFFERS = frozenset({"Entrypoint", "Init", "MaskedPaths", "ReadonlyPaths", "StopTimeout"})
+_NULL_DIFFERS = frozenset({"EnableIPv4", "EnableIPv6", "Entrypoint", "Init", "MaskedPaths", "ReadonlyPaths", "StopTimeout"})
 """Fields where empty or zero is not the same as absent."""
 
 

@@ -52,6 +52,26 @@ def test_equals_what_docker_sends(line: str, monkeypatch: pytest.MonkeyPatch) ->
     assert target == wanted["target"]
 
 
+VERBS = json.loads(record.RECORDED_VERBS.read_text())
+
+
+@pytest.mark.parametrize("line", record.VERBS)
+def test_other_verbs_ask_what_docker_asks(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dockyard.cli.main import run
+
+    monkeypatch.chdir(record.HERE)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    with record.recorder(tmp_path) as (host, seen):
+        monkeypatch.setenv("DOCKER_HOST", host)
+        run(shlex.split(line))
+    assert _sorted(record.asked(seen)) == _sorted(VERBS["cases"][line])
+
+
+def _sorted(rows: list[Any]) -> list[Any]:
+    """Attaching and waiting are asked in either order."""
+    return sorted(rows, key=lambda row: row[:2])
+
+
 def test_recording_is_what_this_docker_sends() -> None:
     docker = shutil.which("docker")
     if docker is None:

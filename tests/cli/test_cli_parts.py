@@ -198,6 +198,26 @@ def test_progress_on_a_terminal_goes_back_to_its_line(monkeypatch: pytest.Monkey
     assert all(len(line) < 80 for line in text.replace("\x1b", "\n").splitlines())
 
 
+def test_what_others_say_does_not_steer_the_terminal() -> None:
+    out = io.StringIO()
+    progress.Progress(out).show([{"id": "a", "status": "\x1b[2Jgone\x07"}, {"stream": "\x9b1mx\n"}])
+    assert out.getvalue() == "a: \ufffd[2Jgone\ufffd\n\ufffd1mx\n"
+    assert output.table([{"A": "\x1b[31mred"}], (Column("A", "A"),))[1] == "\ufffd[31mred"
+
+
+def test_an_answer_that_makes_no_sense_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from dockyard.cli.flags import Options
+    from dockyard.cli.shell import Shell
+
+    def broken(shell: Shell, options: Options) -> int:
+        raise KeyError("StatusCode")
+
+    assert Shell(command="wait").guarded(broken, Options({}, [])) == 1
+    assert "cannot understand the engine's answer: KeyError: 'StatusCode'" in capsys.readouterr().err
+    with pytest.raises(KeyError):
+        Shell(command="wait", debug=True).guarded(broken, Options({}, []))
+
+
 def test_a_failure_told_within_the_stream_is_raised() -> None:
     with pytest.raises(DockyardError, match="manifest unknown"):
         progress.Progress(io.StringIO()).show([{"errorDetail": {"message": "manifest unknown"}, "error": "x"}])

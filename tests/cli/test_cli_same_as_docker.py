@@ -24,7 +24,7 @@ ps -s
 ps -n 1
 ps -l -q
 ps --filter status=exited --format {{.Names}}|{{.Image}}|{{.Command}}|{{.Ports}}|{{.Labels}}|{{.Networks}}|{{.Size}}
-ps --format table\\t{{.ID}}\\t{{.RunningFor}}
+ps --format "table {{.ID}}\\t{{.RunningFor}}\\t{{.Status}}"
 images
 images -q
 images --digests

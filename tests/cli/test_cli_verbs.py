@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from dockyard.client import Client
 
 Cli = Callable[..., object]
+DOCKER = shutil.which("docker")
 ID = re.compile(r"[0-9a-f]{64}\n")
 
 
@@ -318,6 +322,76 @@ def test_no_engine_is_told_with_the_doctor(cli, monkeypatch: pytest.MonkeyPatch)
     assert "dockyard doctor" in ran.err
     assert cli("version").code == 1
     assert "Client: Dockyard" in cli("version").out
+
+
+def test_proxies_of_the_configuration_reach_new_containers(cli, environ: dict[str, str]) -> None:
+    folder = Path(environ["DOCKER_CONFIG"])
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"proxies": {"default": {"httpProxy": "http://p:1", "noProxy": "n"}}}))
+    made = cli("create", "-e", "NO_PROXY=mine", "busybox").out.strip()
+    env = json.loads(cli("inspect", made).out)[0]["Config"]["Env"]
+    assert {"HTTP_PROXY=http://p:1", "http_proxy=http://p:1", "no_proxy=n", "NO_PROXY=mine"} <= set(env)
+    assert "NO_PROXY=n" not in env
+    cli("rm", made)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [("dockyard vol", "volume"), ("dockyard volume cre", "create"), ("dockyard run --network br", "bridge"),
+     ("dockyard pull busybox:la", "latest")],
+)  # fmt: skip
+def test_bash_completes(line: str, wanted: str, environ: dict[str, str], cli, tmp_path: Path) -> None:
+    cli("pull", "-q", "busybox")
+    program = tmp_path / "bin/dockyard"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dockyard.cli "$@"\n')
+    program.chmod(0o755)
+    script = f"""source <(dockyard completion bash)
+        COMP_LINE='{line}' COMP_POINT={len(line)}; read -r -a COMP_WORDS <<< "$COMP_LINE"; COMP_CWORD=$((${{#COMP_WORDS[@]}}-1))
+        _dockyard; printf '%s\n' "${{COMPREPLY[@]}}" """
+    environ = environ | {"PATH": f"{program.parent}:{environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert wanted in done.stdout.split(), done.stderr
+
+
+def test_tls_flags_choose_the_files(tmp_path: Path) -> None:
+    from dockyard.cli import flags, main
+
+    (tmp_path / "ca.pem").touch()
+    top = flags.parse(flags.declared(main.GLOBAL), ["--tlsverify", "--tlscert", "x.pem", "ps"], interspersed=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+        assert main._tls(top) == (str(tmp_path / "ca.pem"), "x.pem", "", True)
+    assert main._tls(flags.parse(flags.declared(main.GLOBAL), ["ps"], interspersed=False)) is None
+
+
+def test_contexts_are_kept_as_docker_keeps_them(cli, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("ps")
+    dry = environ["DOCKER_HOST"]
+    monkeypatch.delenv("DOCKER_HOST")
+    (tmp_path / "ca").write_text("pem")
+    assert cli("context", "create", "dry", "--description", "a dry run", "--docker", f"host={dry}").out == "dry\n"
+    assert cli("context", "create", "dry").code == 1
+    assert cli("context", "create", "default").code == 1
+    assert cli("context", "create", "far", "--docker", f"host=tcp://far:2376,ca={tmp_path}/ca").code == 0
+    assert cli("context", "create", "wrong", "--docker", "what=x").code == 1
+    assert cli("context", "create", "wrong", "--docker", "host=nowhere").code == 1
+    assert cli("--context", "dry", "version", "-f", "{{.Server.ApiVersion}}").out == "1.51\n"
+    assert cli("context", "use", "dry").code == 0
+    assert cli("context", "show").out == "dry\n"
+    assert cli("version", "-f", "{{.Client.Context}}").out == "context dry (currentContext)\n"
+    rows = json.loads(cli("context", "ls", "--json").out)
+    assert [(row["Name"], row["Current"]) for row in rows] == [("default", False), ("dry", True), ("far", False)]
+    far = json.loads(cli("context", "inspect", "far").out)[0]
+    assert far["TLSMaterial"] == {"docker": ["ca.pem"]}
+    if DOCKER:
+        listed = subprocess.run([DOCKER, "context", "ls", "-q"], env={**environ, "DOCKER_HOST": ""}, capture_output=True, text=True)
+        assert listed.stdout.split() == ["default", "dry", "far"], "docker reads them too"
+    assert cli("context", "rm", "dry").code == 1
+    assert cli("context", "rm", "far", "nobody").out == "far\n"
+    assert cli("context", "rm", "-f", "dry").code == 0
+    assert cli("context", "show").out == "default\n"
+    assert cli("context", "use", "nobody").code == 1
 
 
 def test_help_has_usage_flags_and_examples(cli) -> None:

@@ -77,3 +77,15 @@ def test_unknown_context_and_broken_config(tmp_path: Path) -> None:
         resolve({"DOCKER_CONFIG": str(tmp_path)}, context="nope")
     (tmp_path / "config.json").write_text("{oops")
     assert resolve({"DOCKER_CONFIG": str(tmp_path)}).host == DEFAULT_HOST
+
+
+def test_the_own_engine_is_taken_where_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dockyard.client import Client, endpoint
+
+    monkeypatch.setattr(endpoint, "OWN_SOCKET", f"unix://{tmp_path}/own.sock")
+    env = {"DOCKER_CONFIG": str(tmp_path)}
+    assert Client.from_env(env).endpoint.host == DEFAULT_HOST
+    (tmp_path / "own.sock").touch()
+    assert Client.from_env(env).endpoint.host == f"unix://{tmp_path}/own.sock"
+    assert Client.from_env({**env, "DOCKER_HOST": "unix:///x"}).endpoint.host == "unix:///x"
+    assert Client.from_env(env, host="unix:///y").endpoint.host == "unix:///y"

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("page", "maker"), [("api-coverage.md", "coverage"), ("errors.md", "catalogue")])
+@pytest.mark.parametrize(("page", "maker"), [("api-coverage.md", "coverage"), ("errors.md", "catalogue"), ("cli.md", "command_line")])
 def test_generated_pages_are_current(page: str, maker: str) -> None:
     spec = importlib.util.spec_from_file_location("gendocs", ROOT / "scripts/gendocs.py")
     assert spec is not None

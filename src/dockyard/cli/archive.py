@@ -126,7 +126,8 @@ class ChunkReader:
 
 
 def to_stdout(shell: Shell, container: str, path: str, *, follow: bool) -> int:
-    path, _ = _source_in(shell, container, path, follow=follow)
+    if follow:
+        path, _ = _source_in(shell, container, path, follow=True)
     _, answer = shell.client.get_archive(container, path)
     with answer:
         for piece in answer.chunks():

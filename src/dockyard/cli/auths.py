@@ -1,6 +1,4 @@
 """Credentials as docker's CLI keeps them: ``auths`` of config.json, or a helper (``docker-credential-NAME``).
-
-The file is shared with docker, so unknown keys stay as they are, it is replaced in one step and only its owner reads it.
 """
 
 from __future__ import annotations
@@ -9,19 +7,17 @@ import base64
 import contextlib
 import json
 import os
-import subprocess
-import tempfile
 from typing import Any
 
+from dockyard.cli import configfile
 from dockyard.client.endpoint import config_dir, read_config
-from dockyard.errors import Code, DockyardError, InvalidParameter, System
+from dockyard.errors import Code, DockyardError, System
 
 Json = dict[str, Any]
 HUB = "https://index.docker.io/v1/"
 HELPER_LIMIT = 60.0
 """A helper may ask the desktop's keyring, which asks its owner."""
 HELPER_FAILED = Code("DY-CLI-003", System, "cannot run docker-credential-{name} {verb}: {cause}")
-BROKEN_CONFIG = Code("DY-CLI-004", InvalidParameter, "cannot change {path}: {cause}", hint="python3 -m json.tool {path}")
 _EMPTY = "credentials not found"
 
 
@@ -90,23 +86,23 @@ def decoded(entry: Json, server: str) -> Json:
 
 def store(server: str, user: str, password: str, token: str) -> str:
     """Keeps what a login gave; returns the file when the secret lies in it unencrypted, else ""."""
-    config = _config_to_change()
+    config = configfile.to_change()
     if name := _helper(config, server):
         secret = {"ServerURL": server, "Username": "<token>" if token else user, "Secret": token or password}
         _ask(name, "store", json.dumps(secret))
         config.setdefault("auths", {})[server] = {}
-        _save(config)
+        configfile.save(config)
         return ""
     entry = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
     if token:
         entry = {"auth": base64.b64encode(f"{user}:".encode()).decode(), "identitytoken": token}
     config.setdefault("auths", {})[server] = entry
-    return _save(config)
+    return configfile.save(config)
 
 
 def erase(server: str) -> bool:
     """False when there was nothing kept."""
-    config = _config_to_change()
+    config = configfile.to_change()
     kept = config.get("auths", {})
     known = [key for key in (server, f"https://{server}") if key in kept]
     if name := _helper(config, server):
@@ -114,27 +110,12 @@ def erase(server: str) -> bool:
     for key in known:
         del kept[key]
     if known:
-        _save(config)
+        configfile.save(config)
     return bool(known)
 
 
 def _config() -> Json:
     return read_config(config_dir(os.environ))
-
-
-def _config_to_change() -> Json:
-    """As `_config`, but a file that cannot be read is not to be replaced by an empty one."""
-    path = os.path.join(config_dir(os.environ), "config.json")
-    found = _config()
-    if not found and os.path.exists(path):
-        try:
-            with open(path, "rb") as file:
-                text = file.read()
-            if text.strip() and json.loads(text) != {}:
-                raise ValueError("it is not a JSON object")
-        except (OSError, ValueError) as error:
-            raise BROKEN_CONFIG(path=path, cause=error) from None
-    return found
 
 
 def _helper(config: Json, server: str) -> str:
@@ -143,6 +124,8 @@ def _helper(config: Json, server: str) -> str:
 
 def _ask(name: str, verb: str, told: str) -> str:
     """The helper's answer; "" for credentials that it does not have."""
+    import subprocess
+
     if "/" in name:
         raise HELPER_FAILED(name=name, verb=verb, cause="its name has a slash")
     try:
@@ -156,18 +139,3 @@ def _ask(name: str, verb: str, told: str) -> str:
             return ""
         raise HELPER_FAILED(name=name, verb=verb, cause=(done.stdout + done.stderr).strip())
     return done.stdout
-
-
-def _save(config: Json) -> str:
-    folder = config_dir(os.environ)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    path = os.path.realpath(os.path.join(folder, "config.json"))
-    handle, part = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".config.json-")  # mode 0600
-    try:
-        with os.fdopen(handle, "w") as out:
-            json.dump(config, out, indent="\t")
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
-    return path

@@ -78,6 +78,12 @@ network rm | networks.rm | [OPTIONS] NETWORK [NETWORK...] | Remove networks
 system df | system.df | [OPTIONS] | Show disk usage
 system prune | system.prune | [OPTIONS] | Remove unused data
 builder prune | builder.prune | [OPTIONS] | Remove build cache
+context create | contexts.create | [OPTIONS] CONTEXT | Give an engine a name
+context inspect | contexts.inspect | [OPTIONS] [CONTEXT...] | Show everything about contexts
+context ls | contexts.ls | [OPTIONS] | List contexts
+context rm | contexts.rm | [OPTIONS] CONTEXT [CONTEXT...] | Remove contexts
+context show | contexts.show_ | [OPTIONS] | Print the context in use
+context use | contexts.use | CONTEXT | Use another context from now on
 completion | complete.completion | bash|zsh|fish | Print a completion script
 engine | daemon.engine | [OPTIONS] | Run the container engine
 dryrun | daemon.dryrun | [OPTIONS] | Serve the whole API on simulated containers, without root
@@ -94,7 +100,7 @@ SAME = {
     "container ls": "ps", "container list": "ps", "container ps": "ps", "container remove": "rm", "image ls": "images",
     "image list": "images", "image rm": "rmi", "image remove": "rmi", "image import": "import",
     "volume list": "volume ls", "volume remove": "volume rm", "network list": "network ls",
-    "network remove": "network rm", "daemon": "engine",
+    "network remove": "network rm", "context list": "context ls", "context remove": "context rm", "daemon": "engine",
 } | {f"{group} {word}": word for group, words in _ALIASES.items() for word in words.split()}  # fmt: skip
 
 FORWARDED = {
@@ -106,7 +112,7 @@ FORWARDED = {
     "compose": ("dockyard.cli.compose.main", "Run applications of several containers"),
     "image bootstrap": ("dockyard.storage.bootstrap_main", "Make a base image without any registry"),
 }
-GROUPS = ("container", "image", "volume", "network", "system", "builder")
+GROUPS = ("container", "image", "volume", "network", "system", "builder", "context")
 
 
 def _rows() -> dict[str, Command]:

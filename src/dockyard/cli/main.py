@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from dockyard.cli import catalogue, flags
 from dockyard.cli.catalogue import Command
@@ -22,6 +23,11 @@ GLOBAL = """
 -c, --context NAME      Context to use instead of the current one
 -D, --debug             Show how an error came about
 -H, --host ADDRESS      Engine to talk to (unix://, tcp://)
+    --tls               Use TLS
+    --tlscacert FILE    Trust certificates of this authority only
+    --tlscert FILE      Our certificate
+    --tlskey FILE       Key of our certificate
+    --tlsverify         Use TLS and verify the engine
 -v, --version           Print the version
 -h, --help              Print this help
 """
@@ -89,13 +95,8 @@ def _forward(module: str, words: list[str], count: int, host: str) -> int:
 
 
 def _call(command: Command, typed: str, arguments: list[str], top: flags.Options) -> int:
-    import importlib
-
-    try:
-        module = importlib.import_module(f"dockyard.cli.commands.{command.module}")
-    except ModuleNotFoundError as missing:
-        if missing.name != f"dockyard.cli.commands.{command.module}":
-            raise
+    module = _module(command)
+    if module is None:
         return _complain(f"'dockyard {typed}' is not implemented yet; the docker CLI has it", f"docker {typed} --help", 1)
     declaration = module.FLAGS.get(command.function, "")
     known = flags.declared(declaration) + flags.declared(EVERYWHERE)
@@ -112,8 +113,37 @@ def _call(command: Command, typed: str, arguments: list[str], top: flags.Options
         return _complain(f"{wrong}\n\nUsage:  dockyard {typed} {command.usage}", f"dockyard {typed} --help")
     from dockyard.cli.shell import Shell
 
-    shell = Shell(host=top.text("host"), context=top.text("context"), debug=top.on("debug"), command=typed)
+    shell = Shell(host=top.text("host"), context=top.text("context"), debug=top.on("debug"), command=typed, tls=_tls(top))
     return shell.guarded(getattr(module, command.function), options)
+
+
+def _tls(top: flags.Options) -> Any:
+    """What ``--tls`` and its like say; None when none is given and the environment decides."""
+    if not any(top.on(name) for name in ("tls", "tlsverify")):
+        return None
+    from dockyard.client import Tls
+    from dockyard.client.endpoint import config_dir
+
+    folder = os.environ.get("DOCKER_CERT_PATH") or config_dir(os.environ)
+
+    def file(flag: str, usual: str) -> str:
+        path = os.path.join(folder, usual)
+        return top.text(flag) or (path if os.path.exists(path) else "")
+
+    return Tls(file("tlscacert", "ca.pem"), file("tlscert", "cert.pem"), file("tlskey", "key.pem"), top.on("tlsverify"))
+
+
+def _module(command: Command) -> Any:
+    """The command's module; None when it is not part of this version."""
+    import importlib
+
+    name = f"dockyard.cli.commands.{command.module}"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name != name:
+            raise
+        return None
 
 
 def _without_clash(known: list[flags.Flag]) -> list[flags.Flag]:
@@ -188,6 +218,17 @@ def _command_help(command: Command, typed: str, declaration: str, examples: str)
     if examples:
         parts.append("Examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()))
     return "\n\n".join(parts)
+
+
+def help_text(name: str) -> str:
+    """The help of a command of the catalogue."""
+    command = catalogue.COMMANDS[name]
+    module = _module(command)
+    if module is None:
+        return f"Usage:  dockyard {name} {command.usage}\n\n{command.help}\n\nNot implemented yet."
+    return _command_help(
+        command, name, module.FLAGS.get(command.function, ""), getattr(module, "EXAMPLES", {}).get(command.function, "")
+    )
 
 
 def _flag_lines(known: list[flags.Flag]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dockyard.cli.flags import Options
-from dockyard.cli.shell import Shell
+from dockyard.cli.shell import Shell, printable
 
 Json = dict[str, Any]
 GAP = "   "
@@ -64,6 +64,7 @@ def _shrunk(sizes: list[int], columns: Sequence[Column], width: int) -> int:
 
 
 def _fit(text: str, size: int) -> str:
+    text = printable(text)
     return text.ljust(size) if len(text) <= size else text[: size - 1] + "…"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from dockyard.cli.output import size, terminal_width
+from dockyard.cli.shell import printable
 from dockyard.errors import Code, System
 
 Json = dict[str, Any]
@@ -41,7 +42,7 @@ class Progress:
     def _line(self, message: Json) -> None:
         detail = message.get("progressDetail") or {}
         if "stream" in message:
-            self._out.write(message["stream"])
+            self._out.write(printable(message["stream"]))
         elif not self._drawn:
             if not (detail.get("current") or detail.get("total")):
                 self._out.write(_named(message) + "\n")
@@ -71,7 +72,7 @@ class Progress:
 
 def _named(message: Json) -> str:
     name, status = message.get("id", ""), message.get("status", "")
-    return f"{name}: {status}" if name else str(status)
+    return printable(f"{name}: {status}" if name else str(status))
 
 
 def bar(detail: Json, room: int) -> str:

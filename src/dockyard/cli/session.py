@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dockyard.cli import terminal
 from dockyard.cli.flags import Options
@@ -18,6 +18,7 @@ from dockyard.client import Client, Hijacked, Response, quote
 from dockyard.errors import DockyardError
 
 Json = dict[str, Any]
+Closable = TypeVar("Closable", Hijacked, Response)
 CANNOT_RUN, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 _MISSING = ("executable file not found", "no such file or directory", "system cannot find the file specified")
 NO_TTY = "the input device is not a TTY"
@@ -65,8 +66,8 @@ def attach(client: Client, container: str, streams: Streams) -> Hijacked:
     return client.hijack(f"/containers/{quote(container)}/attach", streams.query)
 
 
-def ask_exit(client: Client, container: str, condition: str) -> Response:
-    """The wait under way; `exit_code` reads its answer. ``condition``: next-exit, removed, not-running."""
+def ask_exit(client: Client, container: str, condition: str | None = None) -> Response:
+    """The wait under way; `exit_code` reads its answer. ``condition``: next-exit, removed; None: until it does not run."""
     answer = client.open("POST", f"/containers/{quote(container)}/wait", {"condition": condition})
     answer.settimeout(None)
     return answer
@@ -99,13 +100,13 @@ def interactive_without_terminal(*, stdin: bool, tty: bool) -> bool:
 
 
 @contextlib.contextmanager
-def closing(*things: Any) -> Iterator[None]:
+def closing(thing: Closable) -> Iterator[Closable]:
+    """Closes in any case; that the other end has gone before is no error."""
     try:
-        yield
+        yield thing
     finally:
-        for thing in things:
-            with contextlib.suppress(DockyardError, OSError):
-                thing.close()
+        with contextlib.suppress(DockyardError, OSError):
+            thing.close()
 
 
 def _kill(client: Client, place: str, name: str) -> None:

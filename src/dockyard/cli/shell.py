@@ -8,23 +8,31 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dockyard.cli.flags import Options, Refusal, UsageError
-from dockyard.client import Client
+from dockyard.client import Client, Tls
 from dockyard.errors import DockyardError
 
 Json = dict[str, Any]
-OWN_SOCKET = "unix:///run/dockyard/dockyard.sock"
+_CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "�")
+
+
+def printable(text: str) -> str:
+    """Without control characters but line ends and tabs: what an engine, a registry or an image says must not steer the
+    terminal. (A carriage return stays, for progress of programs.)"""
+    return text.translate(_CONTROL)
 
 
 class Shell:
-    def __init__(self, *, host: str = "", context: str = "", debug: bool = False, command: str = "") -> None:
-        self._host, self._context, self.debug, self.command = host, context, debug, command
+    def __init__(
+        self, *, host: str = "", context: str = "", debug: bool = False, command: str = "", tls: Tls | None = None
+    ) -> None:
+        self._host, self._context, self.debug, self.command, self._tls = host, context, debug, command, tls
         self._client: Client | None = None
 
     @property
     def client(self) -> Client:
-        """The engine that flags, environment and contexts name; Docker's socket otherwise."""
+        """The engine that flags, environment and contexts name; otherwise Dockyard's own where its socket is, else Docker's."""
         if self._client is None:
-            self._client = Client.from_env(host=self._host, context=self._context)
+            self._client = Client.from_env(host=self._host, context=self._context, tls=self._tls)
         return self._client
 
     @property
@@ -57,7 +65,7 @@ class Shell:
         """An error as docker words it, and what to type next."""
         from dockyard.cli.hints import next_command
 
-        told = str(error)
+        told = printable(str(error))
         # What came over the wire has a status as evidence and no code of ours.
         whose = "Error response from daemon: " if "status" in error.evidence and not error.code else "dockyard: "
         self.complain(whose + told)
@@ -82,6 +90,14 @@ class Shell:
         except UsageError as wrong:
             self.complain(f"dockyard: {wrong}\n\nRun 'dockyard {self.command} --help' for more information")
             return 125
+        except (BrokenPipeError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if self.debug:
+                raise
+            self.complain(printable(f"dockyard: cannot understand the engine's answer: {type(error).__name__}: {error}"))
+            self.complain(self._dim(f"try: dockyard --debug {self.command} ..."))
+            return 1
         finally:
             sys.stdout.flush()
             if self._client is not None:

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 from dockyard.cli import auths
 from dockyard.cli.progress import Progress
 from dockyard.cli.shell import Shell
-from dockyard.client import quote
+from dockyard.client import quote_image
 from dockyard.oci import parse_reference
 
 Json = dict[str, Any]
@@ -41,7 +41,7 @@ def push(shell: Shell, image: str, *, platform: Json | None = None, quiet: bool 
     query: Json = {"tag": None if every_tag else ref.tag, "platform": platform}
     Progress(quiet=quiet).show(
         shell.client.objects(
-            "POST", f"/images/{quote(ref.name)}/push", query, headers=auths.header(ref.domain), timeout=SILENCE
+            "POST", f"/images/{quote_image(ref.name)}/push", query, headers=auths.header(ref.domain), timeout=SILENCE
         )
     )
     return str(ref)

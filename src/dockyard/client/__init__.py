@@ -9,12 +9,13 @@ that the caller set. It imports neither asyncio, ssl nor http.client at start (t
 Errors are `dockyard.errors` kinds by HTTP status, carrying the daemon's own sentence unchanged.
 """
 
-from dockyard.client.client import Client, Ping, Response, quote
+from dockyard.client.client import Client, Ping, Response, quote, quote_image
 from dockyard.client.endpoint import DEFAULT_HOST, Endpoint, Tls, parse_host, resolve
 from dockyard.client.frames import STDERR, STDIN, STDOUT, SYSTEMERR, Frame
 from dockyard.client.hijack import Hijacked
 
 __all__ = [
     "DEFAULT_HOST", "STDERR", "STDIN", "STDOUT", "SYSTEMERR", "Client", "Endpoint", "Frame", "Hijacked", "Ping",
-    "Response", "Tls", "parse_host", "quote", "resolve",
+    "Response", "Tls", "parse_host", "quote",
+    "quote_image", "resolve",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from dockyard.client.endpoint import DEFAULT_HOST, Endpoint, parse_host, resolve
+from dockyard.client.endpoint import DEFAULT_HOST, Endpoint, Tls, parse_host, resolve, usual_host
 from dockyard.client.errors import BAD_ANSWER, CONNECTION_LOST, TOO_OLD, from_status
 from dockyard.client.frames import MULTIPLEXED, STDOUT, Frame, decode, objects
 from dockyard.client.hijack import Hijacked
@@ -81,15 +81,21 @@ class Response:
         return b"".join(parts)
 
     def json(self) -> Any:
-        """The body as JSON; text when it is not declared JSON; None when there is none."""
+        """The body as JSON; text when it is no JSON and not declared so; None when there is none.
+
+        podman declares the documents of stats and top as text.
+        """
         body = self.read()
+        declared = self.content_type == "application/json"
         if not body:
             return None
-        if self.content_type != "application/json":
+        if not declared and body[:1] not in b"{[":
             return body.decode("utf-8", "replace")
         try:
             return json.loads(body)
         except ValueError as error:
+            if not declared:
+                return body.decode("utf-8", "replace")
             raise BAD_ANSWER(host=self._client.endpoint, cause=f"broken JSON: {error}") from None
 
     def objects(self) -> Iterator[Any]:
@@ -144,12 +150,13 @@ class Client:
         *,
         host: str = "",
         context: str = "",
-        default: str = DEFAULT_HOST,
+        default: str = "",
         timeout: float = ANSWER_TIMEOUT,
+        tls: Tls | None = None,
     ) -> Client:
-        """The client that DOCKER_HOST, DOCKER_API_VERSION, TLS variables and contexts ask for."""
+        """The client that DOCKER_HOST, DOCKER_API_VERSION, TLS variables (or ``tls``) and contexts ask for; `usual_host` else."""
         env = os.environ if environ is None else environ
-        endpoint = resolve(env, host=host, context=context, default=default)
+        endpoint = resolve(env, host=host, context=context, default=default or usual_host(), tls=tls)
         return cls(endpoint, version=env.get("DOCKER_API_VERSION", ""), timeout=timeout)
 
     def __enter__(self) -> Client:
@@ -340,9 +347,14 @@ class Client:
         wire.close()
 
 
-def quote(text: str) -> str:
-    """Percent-encode a path segment or query part (RFC 3986 section 2.3); urllib.parse costs 5 ms of import."""
-    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+def quote(text: str, keep: bytes = b"") -> str:
+    """Percent-encode a path segment or query part (RFC 3986 section 2.3) but ``keep``; urllib.parse costs 5 ms."""
+    return "".join(chr(byte) if byte in _UNRESERVED or byte in keep else f"%{byte:02X}" for byte in text.encode())
+
+
+def quote_image(name: str) -> str:
+    """The name of an image in a path: its slashes, colons and at sign are the path's own, as docker writes them."""
+    return quote(name, b"/:@")
 
 
 def _bodiless(method: str, head: Head) -> bool:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from dockyard.client.errors import BAD_HOST, NO_CONTEXT
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+OWN_SOCKET = "unix:///run/dockyard/dockyard.sock"
+"""Where ``dockyard engine`` serves unless told otherwise."""
 DEFAULT_CONTEXT = "default"
 _PORT = {False: 2375, True: 2376}
 
@@ -67,14 +69,16 @@ def parse_host(host: str, tls: Tls | None = None, *, source: str = "given") -> E
 
 
 def resolve(
-    environ: Mapping[str, str] | None = None, *, host: str = "", context: str = "", default: str = DEFAULT_HOST
-) -> Endpoint:
-    """The endpoint that these variables and files name. Raises BAD_HOST, NO_CONTEXT."""
+    environ: Mapping[str, str] | None = None, *, host: str = "", context: str = "", default: str = DEFAULT_HOST,
+    tls: Tls | None = None,
+) -> Endpoint:  # fmt: skip
+    """The endpoint that these variables and files name; ``tls`` stands in for the TLS variables. Raises BAD_HOST,
+    NO_CONTEXT."""
     env = os.environ if environ is None else environ
     if host:
-        return parse_host(host, _env_tls(env), source="--host")
+        return parse_host(host, tls or _env_tls(env), source="--host")
     if not context and env.get("DOCKER_HOST"):
-        return parse_host(env["DOCKER_HOST"], _env_tls(env), source="DOCKER_HOST")
+        return parse_host(env["DOCKER_HOST"], tls or _env_tls(env), source="DOCKER_HOST")
     config = config_dir(env)
     name, source = context, "--context"
     if not name:
@@ -84,6 +88,11 @@ def resolve(
     if not name or name == DEFAULT_CONTEXT:
         return parse_host(default, source="default")
     return _from_context(config, name, f"context {name} ({source})")
+
+
+def usual_host() -> str:
+    """Where nothing names an engine: Dockyard's own where its socket is, else Docker's."""
+    return OWN_SOCKET if os.path.exists(OWN_SOCKET.removeprefix("unix://")) else DEFAULT_HOST
 
 
 def config_dir(env: Mapping[str, str]) -> str:

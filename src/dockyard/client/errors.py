@@ -34,7 +34,7 @@ PERMISSION_DENIED = Code(
 BAD_ANSWER = Code("DY-CLIENT-003", System, "cannot read the answer of {host}: {cause}", check="INS-15")
 TIMED_OUT = Code("DY-CLIENT-004", Unavailable, "no answer from {host} within {seconds} s ({what})")
 BAD_HOST = Code("DY-CLIENT-005", InvalidParameter, "unable to parse docker host `{host}`: {cause}", check="INS-03")
-NO_CONTEXT = Code("DY-CLIENT-006", NotFound, 'context "{name}": context not found', hint="docker context ls lists them")
+NO_CONTEXT = Code("DY-CLIENT-006", NotFound, 'context "{name}": context not found', hint="dockyard context ls lists them")
 TLS_FAILED = Code("DY-CLIENT-007", Unavailable, "cannot speak TLS with {host}: {cause}", check="INS-15")
 CONNECTION_LOST = Code("DY-CLIENT-008", Unavailable, "connection to {host} lost: {cause}")
 TOO_OLD = Code("DY-CLIENT-009", InvalidParameter, "the daemon at {host} speaks only API {version}, older than {least}")
@@ -43,6 +43,16 @@ NO_PLUGIN = Code(
     hint="its socket belongs in /run/docker/plugins, its .spec or .json in /etc/docker/plugins",
 )  # fmt: skip
 PLUGIN_FAILED = Code("DY-CLIENT-021", System, "plugin {plugin}: {method}: {cause}")
+
+BAD_CONTEXT_NAME = Code(
+    "DY-CLIENT-010", InvalidParameter,
+    'context name "{name}" is invalid: "default" is reserved, and names match ^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$',
+)  # fmt: skip
+CONTEXT_EXISTS = Code("DY-CLIENT-011", Conflict, 'context "{name}" already exists', hint="dockyard context rm {name}")
+CONTEXT_IN_USE = Code(
+    "DY-CLIENT-012", Conflict, 'context "{name}" is in use, set another context as current first',
+    hint="dockyard context use default",
+)  # fmt: skip
 
 _KINDS: dict[int, type[DockyardError]] = {
     304: NotModified, 400: InvalidParameter, 401: Unauthorized, 403: Forbidden, 404: NotFound, 405: NotImplementedYet,

@@ -24,7 +24,7 @@ def prune(shell: Shell, options: Options) -> int:
     if not shell.confirm(f"This will remove {which}.", options):
         return 0
     keep = bytes_of(options.text("keep-storage"), "--keep-storage") if options.given("keep-storage") else None
-    query = {"all": every or None, "filters": filters(options), "keep-storage": keep, "reserved-space": keep}
+    query = {"all": every or None, "filters": filters(options), "keep-storage": keep}
     told = shell.client.request("POST", "/build/prune", query, timeout=PATIENCE)
     if told.get("CachesDeleted"):
         shell.say("Deleted build cache objects:")

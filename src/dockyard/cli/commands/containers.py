@@ -113,7 +113,7 @@ def rename(shell: Shell, options: Options) -> int:
 
 def wait(shell: Shell, options: Options) -> int:
     def one(name: str) -> str:
-        with shell.client.open("POST", f"/containers/{quote(name)}/wait", {"condition": "not-running"}) as answer:
+        with shell.client.open("POST", f"/containers/{quote(name)}/wait") as answer:
             answer.settimeout(None)
             return str(answer.json()["StatusCode"])
 

@@ -11,9 +11,11 @@ from dockyard.cli import session, terminal
 from dockyard.cli.flags import Options, UsageError
 from dockyard.cli.request.create import Created, document
 from dockyard.cli.request.declaration import CREATE, RUN_ONLY, ordered
+from dockyard.cli.request.values import proxies
 from dockyard.cli.session import Streams
 from dockyard.cli.shell import Shell
 from dockyard.client import quote
+from dockyard.client.endpoint import config_dir, read_config
 from dockyard.errors import DockyardError, NotFound
 
 Json = dict[str, Any]
@@ -31,7 +33,7 @@ dockyard run --rm -m 256m --cpus 1.5 -e LEVEL=debug IMAGE COMMAND
 
 
 def create(shell: Shell, options: Options) -> int:
-    created = _document(options, detached=False)
+    created = _document(shell, options, detached=False)
     try:
         shell.say(_create(shell, options, created))
     except DockyardError as error:
@@ -45,7 +47,7 @@ def run(shell: Shell, options: Options) -> int:
     detached = options.on("detach")
     if detached and options.given("attach"):
         raise UsageError("conflicting options: cannot specify both --attach and --detach")
-    created = _document(options, detached=detached)
+    created = _document(shell, options, detached=detached)
     keys = session.detach_keys(options)
     body = created.body
     streams = Streams(
@@ -72,12 +74,14 @@ def run(shell: Shell, options: Options) -> int:
 def _attached(shell: Shell, options: Options, container: str, streams: Streams, *, removed: bool) -> int:
     client = shell.client
     try:
-        stream = session.attach(client, container, streams)
+        attached = session.attach(client, container, streams)
     except DockyardError as error:
         shell.refused(error)
         return session.CANNOT_RUN
-    with session.closing(stream):
-        waiting = session.ask_exit(client, container, "removed" if removed else "next-exit")
+    with (
+        session.closing(attached) as stream,
+        session.closing(session.ask_exit(client, container, "removed" if removed else "next-exit")) as waiting,
+    ):
         try:
             detached = session.carry(
                 shell, stream, streams, f"/containers/{container}", pass_signals=options.on("sig-proxy", default=True),
@@ -89,13 +93,10 @@ def _attached(shell: Shell, options: Options, container: str, streams: Streams, 
                     session.exit_code(waiting)  # the engine removes it; then the name is free
             shell.refused(error)
             return session.start_status(str(error))
-        if detached:
-            waiting.close()
-            return 0
-        return session.exit_code(waiting)
+        return 0 if detached else session.exit_code(waiting)
 
 
-def _document(options: Options, *, detached: bool) -> Created:
+def _document(shell: Shell, options: Options, *, detached: bool) -> Created:
     if options.text("pull", "missing") not in PULLS:
         raise UsageError(f"invalid pull option: '{options.text('pull')}': must be one of {', '.join(PULLS)}")
     from dockyard.oci import parse_reference
@@ -104,7 +105,12 @@ def _document(options: Options, *, detached: bool) -> Created:
         parse_reference(options.words[0]) if not _is_id(options.words[0]) else None
     except DockyardError as error:
         raise UsageError(str(error)) from None
-    return document(options, detached=detached)
+    created = document(options, detached=detached)
+    config = read_config(config_dir(os.environ))
+    if "proxies" in config:
+        env = created.body.get("Env", [])
+        created.body["Env"] = env + proxies(config, shell.client.endpoint.host, env)
+    return created
 
 
 def _is_id(image: str) -> bool:

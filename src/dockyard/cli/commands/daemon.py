@@ -10,7 +10,8 @@ from typing import Any
 
 from dockyard.api.settings import DEFAULT_FILE, OPTIONS, Option, Settings, load
 from dockyard.cli.flags import Options
-from dockyard.cli.shell import OWN_SOCKET, Shell
+from dockyard.cli.shell import Shell
+from dockyard.client.endpoint import OWN_SOCKET
 
 _VALUES = {"bool": "", "int": "N", "str": "VALUE", "list": "VALUE...", "map": "KEY=VALUE...", "pools": "POOL..."}
 

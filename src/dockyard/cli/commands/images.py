@@ -12,7 +12,7 @@ from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.listing import history_row, image_rows
 from dockyard.cli.output import FORMAT, Column, shortened, show, size
 from dockyard.cli.shell import Shell, filters
-from dockyard.client import quote
+from dockyard.client import quote_image
 from dockyard.errors import NotFound
 
 Json = dict[str, Any]
@@ -206,13 +206,13 @@ def _repository_and_tag(name: str) -> tuple[str, str]:
     ref = parse_reference(name).with_default_tag()
     if ref.digest:
         raise Refusal(f"cannot use digest reference: {name}")
-    return ref.familiar_name, ref.tag or ""
+    return ref.name, ref.tag or ""
 
 
 def history(shell: Shell, options: Options) -> int:
     whole, human = options.on("no-trunc"), options.on("human", default=True)
     platform = _platform(options.text("platform"))
-    rows = shell.client.request("GET", f"/images/{quote(options.words[0])}/history", {"platform": platform})
+    rows = shell.client.request("GET", f"/images/{quote_image(options.words[0])}/history", {"platform": platform})
     shown = [history_row(row, whole=whole, human=human) for row in rows]
     columns = _HISTORY if human else (_HISTORY[0], Column("CREATED AT", "CreatedAt"), *_HISTORY[2:])
     return show(shell, options, shown, columns)
@@ -225,7 +225,7 @@ def tag(shell: Shell, options: Options) -> int:
     ref = parse_reference(target).with_default_tag()
     if ref.digest:
         raise Refusal("refusing to create a tag with a digest reference")
-    shell.client.request("POST", f"/images/{quote(source)}/tag", {"repo": ref.familiar_name, "tag": ref.tag})
+    shell.client.request("POST", f"/images/{quote_image(source)}/tag", {"repo": ref.name, "tag": ref.tag})
     return 0
 
 
@@ -236,7 +236,7 @@ def rmi(shell: Shell, options: Options) -> int:
 
     def one(name: str) -> str | None:
         try:
-            rows = shell.client.request("DELETE", f"/images/{quote(name)}", query, timeout=LOAD_SILENCE)
+            rows = shell.client.request("DELETE", f"/images/{quote_image(name)}", query, timeout=LOAD_SILENCE)
         except NotFound as missing:
             if force:
                 shell.complain(str(missing))
@@ -339,10 +339,11 @@ def import_(shell: Shell, options: Options) -> int:
     from dockyard.cli.progress import Progress
 
     source = options.words[0]
-    repository, tag = _repository_and_tag(options.words[1] if len(options.words) > 1 else "")
+    name = options.words[1] if len(options.words) > 1 else ""
+    _repository_and_tag(name)
     remote = source.startswith(("http://", "https://"))
     query = {
-        "fromSrc": source if remote else "-", "repo": repository or None, "tag": tag or None,
+        "fromSrc": source if remote else "-", "repo": name or None,
         "message": options.text("message") or None, "platform": options.text("platform").lower() or None,
         "changes": tuple(options.all("change")),
     }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 from dockyard.cli.flags import Options, Refusal
 from dockyard.cli.shell import Shell
-from dockyard.client import quote
+from dockyard.client import quote, quote_image
 from dockyard.errors import Code, DockyardError, InvalidParameter, NotFound, NotImplementedYet, Unavailable
 
 Json = dict[str, Any]
@@ -98,7 +98,7 @@ def _find(shell: Shell, name: str, kinds: tuple[str, ...], options: Options) -> 
         if kind == "network" and options.on("verbose"):
             query["verbose"] = True
         try:
-            document: Json = shell.client.request("GET", _PATHS[kind].format(quote(name)), query)
+            document: Json = shell.client.request("GET", _PATHS[kind].format(quote_image(name) if kind == "image" else quote(name)), query)
         except NotFound as error:
             missing = error
         except (NotImplementedYet, Unavailable, InvalidParameter) as error:

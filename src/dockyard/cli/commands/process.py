@@ -65,7 +65,7 @@ def exec(shell: Shell, options: Options) -> int:
     wish: Json = {
         "Cmd": command, "Tty": tty, "AttachStdin": stdin, "AttachStdout": not detached, "AttachStderr": not detached,
         "Privileged": options.on("privileged"), "User": options.text("user"), "WorkingDir": options.text("workdir"),
-        "Env": environment(options.all("env-file"), options.all("env")), "DetachKeys": keys,
+        "Env": environment(options.all("env-file"), options.all("env")), "DetachKeys": keys, "Detach": detached,
     }  # fmt: skip
     begin: Json = {"Detach": detached, "Tty": tty}
     if size:
@@ -75,8 +75,7 @@ def exec(shell: Shell, options: Options) -> int:
     if detached:
         client.request("POST", f"/exec/{made}/start", body=begin)
         return 0
-    stream = client.hijack(f"/exec/{made}/start", body=begin)
-    with session.closing(stream):
+    with session.closing(client.hijack(f"/exec/{made}/start", body=begin)) as stream:
         if session.carry(shell, stream, Streams(stdin, True, True, tty, keys), f"/exec/{made}"):
             return _left(shell)
     return _exec_code(shell, made)
@@ -108,13 +107,14 @@ def attach(shell: Shell, options: Options) -> int:
         shell.complain(session.NO_TTY)
         return 1
     container = document["Id"]
-    waiting = session.ask_exit(client, container, "not-running")
-    stream = session.attach(client, container, streams)
-    with session.closing(stream, waiting):
-        pass_signals = options.on("sig-proxy", default=True)
-        place = f"/containers/{container}"
-        if session.carry(shell, stream, streams, place, pass_signals=pass_signals, begin=lambda: _redraw(shell, place, streams)):
-            return _left(shell)
+    place = f"/containers/{container}"
+    with session.closing(session.ask_exit(client, container)) as waiting:
+        with session.closing(session.attach(client, container, streams)) as stream:
+            if session.carry(
+                shell, stream, streams, place, pass_signals=options.on("sig-proxy", default=True),
+                begin=lambda: _redraw(shell, place, streams),
+            ):  # fmt: skip
+                return _left(shell)
         return session.exit_code(waiting)
 
 
@@ -147,17 +147,17 @@ def start(shell: Shell, options: Options) -> int:
     if session.interactive_without_terminal(stdin=streams.stdin, tty=streams.tty):
         shell.complain(session.NO_TTY)
         return 1
-    removed = bool(document["HostConfig"].get("AutoRemove"))
-    stream = session.attach(client, container, streams)
-    with session.closing(stream):
-        waiting = session.ask_exit(client, container, "removed" if removed else "next-exit")
-        with session.closing(waiting):
-            if session.carry(
-                shell, stream, streams, f"/containers/{container}", pass_signals=True,
-                begin=lambda: _start(shell, container, {}),
-            ):  # fmt: skip
-                return 0
-            return session.exit_code(waiting)
+    condition = "removed" if document["HostConfig"].get("AutoRemove") else "next-exit"
+    with (
+        session.closing(session.attach(client, container, streams)) as stream,
+        session.closing(session.ask_exit(client, container, condition)) as waiting,
+    ):
+        if session.carry(
+            shell, stream, streams, f"/containers/{container}", pass_signals=True,
+            begin=lambda: _start(shell, container, {}),
+        ):  # fmt: skip
+            return 0
+        return session.exit_code(waiting)
 
 
 def _start_each(shell: Shell, options: Options, query: Json) -> int:

@@ -35,7 +35,7 @@ def ps(shell: Shell, options: Options) -> int:
     sizes = options.on("size") or ".Size" in options.text("format")
     rows = shell.client.request(
         "GET", "/containers/json",
-        {"all": options.on("all") or last > 0 or None, "limit": last if last > 0 else None, "size": sizes or None,
+        {"all": options.on("all") or None, "limit": last if last > 0 else None, "size": sizes or None,
          "filters": filters(options)},
     )  # fmt: skip
     columns = _COLUMNS + ((Column("SIZE", "Size"),) if options.on("size") else ())

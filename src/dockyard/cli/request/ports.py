@@ -89,7 +89,7 @@ def _protocol(word: str) -> tuple[str, str]:
 def _range(text: str, told: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     numbers = [part for part in (first, last if dash else first) if part.isascii() and part.isdigit()]
-    if len(numbers) < 2 or not 0 < int(first) <= int(numbers[1]) < 65536:
+    if len(numbers) < 2 or not 0 <= int(first) <= int(numbers[1]) < 65536:
         raise UsageError(told)
     return int(first), int(numbers[1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from dockyard.cli.flags import UsageError
 
@@ -83,6 +84,22 @@ def environment(files: Iterable[str], words: Iterable[str], environ: Mapping[str
             raise UsageError(f'invalid argument "{word}" for "-e, --env" flag: invalid environment variable: {word}')
         found.append(word if equals or key not in env else f"{key}={env[key]}")
     return found
+
+
+_PROXIES = {
+    "httpProxy": "HTTP_PROXY", "httpsProxy": "HTTPS_PROXY", "noProxy": "NO_PROXY", "ftpProxy": "FTP_PROXY",
+    "allProxy": "ALL_PROXY",
+}  # fmt: skip
+
+
+def proxies(config: Mapping[str, Any], host: str, given: Iterable[str]) -> list[str]:
+    """Variables that ``proxies`` of config.json adds to new containers, in both spellings; ``given`` ones win.
+    ``host`` is the engine's address, for which there may be settings of its own."""
+    settings = config.get("proxies") or {}
+    chosen = settings.get(host) or settings.get("default") or {}
+    taken = {word.partition("=")[0] for word in given}
+    pairs = [(name, chosen[key]) for key, name in _PROXIES.items() if chosen.get(key)]
+    return [f"{word}={value}" for name, value in pairs for word in (name, name.lower()) if word not in taken]
 
 
 def labels(files: Iterable[str], words: Iterable[str]) -> dict[str, str]:
