@@ -45,7 +45,6 @@ class Applier:
     read: Callable[[str], str] = lambda path: ""
     volumes: bool = False
     signal: str = ""
-    provide: Callable[[Operation], None] | None = None
     before_start: Callable[[str, str], None] | None = None
     """Called with ID and name of a container about to start: the place to attach."""
     _ids: dict[str, str] = field(default_factory=dict)
@@ -278,10 +277,6 @@ class Applier:
 
     def _rename(self, one: Operation) -> None:
         self.client.request("POST", f"/containers/{self._ids[one.name]}/rename", {"name": one.name})
-
-    def _provider(self, one: Operation) -> None:
-        assert self.provide is not None
-        self.provide(one)
 
     def _post(self, target: str, action: str, query: Json | None = None, timeout: float | None = None) -> None:
         with contextlib.suppress(NotModified):

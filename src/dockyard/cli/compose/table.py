@@ -27,7 +27,6 @@ GLOBAL = """
     --progress TYPE         Type of progress output (auto, tty, plain, json, quiet)
     --project-directory DIR  Another working directory (default: that of the first file)
 -p, --project-name NAME     Project name
-    --all-resources         Include all resources, even those not used by services
     --verbose               Show more output
 -v, --version               Show the version
 -h, --help                  Show this help
