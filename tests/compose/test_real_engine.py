@@ -139,3 +139,30 @@ db:
     variables = compose("exec", "-T", "web", "cat", "/proc/1/environ").split("\0")
     assert "DATA_PORT_5432_TCP_PORT=5432" in variables
     assert "shop_db_1" in compose("exec", "-T", "web", "cat", "/etc/hosts")
+
+
+def test_a_dockunit_matrix(engine: PrivateEngine, tmp_path: Path) -> None:
+    (tmp_path / ".hidden").write_text("hidden")
+    (tmp_path / "Dockunit.json").write_text(json.dumps({"containers": [
+        {"prettyName": "one", "image": "alpine:latest", "beforeScripts": ["echo made > made"], "testCommand": "cat made .hidden"},
+        {"prettyName": "two", "image": "busybox:latest", "testCommand": "rm -rf /app/test/* .hidden; exit 3; :"},
+    ]}))  # fmt: skip
+
+    def unit(*words: str, status: int) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "dockyard.cli", "unit", *words], cwd=tmp_path, text=True, capture_output=True,
+            env={**os.environ, "DOCKER_HOST": engine.host}, timeout=LIMIT,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    out, err = unit(status=1)
+    assert out == "Testing on container one\nTesting on container two\n1 out of 2 container(s) passed\n"
+    assert err == "Failed to run test command\n"
+    assert (tmp_path / ".hidden").read_text() == "hidden"
+    out, err = unit("--du-container", "1", "--du-verbose", "--du-junit", "report.xml", status=0)
+    assert out.endswith("1 container(s) passed\n")
+    assert err == "made\nhidden"[:5] + "hidden\n" or "hidden" in err
+    assert 'tests="1" failures="0"' in (tmp_path / "report.xml").read_text()
+    assert len(engine.docker("images", "-q", "dockunit-prepared").stdout.split()) == 1
+    assert engine.docker("ps", "-aq").stdout == ""

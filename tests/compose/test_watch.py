@@ -61,6 +61,8 @@ services:
 
 
 def test_a_rebuild_makes_the_rest_needless(tmp_path: Path) -> None:
-    text = "services: {a: {image: x, develop: {watch: [{path: p, action: rebuild}, {path: ., action: sync, target: /t}]}}}"
+    text = (
+        "services: {a: {image: x, develop: {watch: [{path: p, action: rebuild}, {path: ., action: sync, target: /t}]}}}"
+    )
     rules = rules_of(load(Request([str(tmp_path / "c.yaml")], str(tmp_path), {}), One(text)))
     assert steps(rules, [str(tmp_path / "p"), str(tmp_path / "q")]) == [Step("a", "rebuild")]
