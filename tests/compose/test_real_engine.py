@@ -166,3 +166,30 @@ def test_a_dockunit_matrix(engine: PrivateEngine, tmp_path: Path) -> None:
     assert 'tests="1" failures="0"' in (tmp_path / "report.xml").read_text()
     assert len(engine.docker("images", "-q", "dockunit-prepared").stdout.split()) == 1
     assert engine.docker("ps", "-aq").stdout == ""
+
+
+def test_a_rolling_update_and_its_rollback(compose: Callable[..., str], tmp_path: Path) -> None:
+    text = """
+services:
+  web:
+    image: alpine:latest
+    command: sh -c '[ %s = bad ] || touch /ready; exec sleep 1000'
+    stop_signal: SIGKILL
+    healthcheck: {test: test -f /ready, interval: 100ms, retries: 2}
+    deploy: {replicas: 2}
+"""
+    file = tmp_path / "shop" / "compose.yaml"
+    file.write_text(text % "one")
+    compose("up", "-d", "--wait")
+    first = compose("ps", "-q").split()
+    file.write_text(text % "two")
+    assert compose("outdated", "-q").split() == ["shop-web-1", "shop-web-2"]
+    compose("update")
+    second = compose("ps", "-q").split()
+    assert len(second) == 2
+    assert not set(first) & set(second)
+    assert compose("outdated", "-q") == ""
+    file.write_text(text % "bad")
+    compose("update", status=1)
+    assert compose("ps", "-a", "-q").split() == second, "all is as it was"
+    assert compose("ps", "--services", "--status", "running").split() == ["web"]

@@ -70,3 +70,6 @@ UNSUPPORTED_BUILD = Code(
 )  # fmt: skip
 NO_PORT = Code("DY-CMP-038", NotFound, "no port {port} for container {container}", hint="dockyard compose ps")
 NOT_YET = Code("DY-CMP-040", NotImplementedYet, 'service "{service}": {key} is not implemented yet', hint="docker compose has it")
+UPDATE_FAILED = Code(
+    "DY-CMP-041", Conflict, "update of {service} failed and was rolled back: {cause}", hint="dockyard compose logs {service}"
+)

@@ -107,6 +107,17 @@ def plan_up(project: Project, state: State, options: UpOptions) -> Plan:
     return Plan(tuple(builder.operations.values()), tuple(builder.warnings), tuple(builder.unchanged))
 
 
+def outdated(project: Project, state: State, services: Iterable[str], *, force: bool = False) -> list[tuple[Container, str]]:
+    """Running containers of the services that are not as the file says, and why; with ``force`` all of them."""
+    builder = _Up(project, state, UpOptions(recreate="force" if force else "diverged"))
+    found = []
+    for name in services:
+        for item in state.of(name):
+            reason = builder.outdated(name, project.services[name], item) if item.running else ""
+            found += [(item, reason)] if reason else []
+    return found
+
+
 def diverged_volumes(project: Project, state: State) -> list[str]:
     """Keys of volumes that the engine has, that are the project's, and that the file describes otherwise now."""
     found = []

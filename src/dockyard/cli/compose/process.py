@@ -104,7 +104,7 @@ def run(session: Session, options: Options) -> int:
         return 0
     state = session.state(project, list(state.images))
     applier = session.applier(project, state)
-    applier.apply(Plan())
+    applier.know()
     streams = _streams(options)
     project.services[name].update(tty=streams.tty, stdin_open=streams.stdin)
     slug = secrets.token_hex(32)

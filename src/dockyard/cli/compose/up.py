@@ -57,7 +57,9 @@ def up(session: Session, options: Options) -> int:
     _check(options)
     project = _selected(session, options)
     plan, state, project = prepare(session, project, options, _up_options(session, options, project))
-    detached = options.on("detach") or options.on("watch") or options.on("wait") or options.on("no-start") or session.dry_run
+    detached = (
+        options.on("detach") or options.on("watch") or options.on("wait") or options.on("no-start") or session.dry_run
+    )
     limit = float(options.number("wait-timeout")) if options.given("wait-timeout") else None
     timeout = options.number("timeout") if options.given("timeout") else None
     if detached:
