@@ -139,3 +139,57 @@ db:
     variables = compose("exec", "-T", "web", "cat", "/proc/1/environ").split("\0")
     assert "DATA_PORT_5432_TCP_PORT=5432" in variables
     assert "shop_db_1" in compose("exec", "-T", "web", "cat", "/etc/hosts")
+
+
+def test_a_dockunit_matrix(engine: PrivateEngine, tmp_path: Path) -> None:
+    (tmp_path / ".hidden").write_text("hidden")
+    (tmp_path / "Dockunit.json").write_text(json.dumps({"containers": [
+        {"prettyName": "one", "image": "alpine:latest", "beforeScripts": ["echo made > made"], "testCommand": "cat made .hidden"},
+        {"prettyName": "two", "image": "busybox:latest", "testCommand": "rm -rf /app/test/* .hidden; exit 3; :"},
+    ]}))  # fmt: skip
+
+    def unit(*words: str, status: int) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "dockyard.cli", "unit", *words], cwd=tmp_path, text=True, capture_output=True,
+            env={**os.environ, "DOCKER_HOST": engine.host}, timeout=LIMIT,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout, done.stderr
+
+    out, err = unit(status=1)
+    assert out == "Testing on container one\nTesting on container two\n1 out of 2 container(s) passed\n"
+    assert err == "Failed to run test command\n"
+    assert (tmp_path / ".hidden").read_text() == "hidden"
+    out, err = unit("--du-container", "1", "--du-verbose", "--du-junit", "report.xml", status=0)
+    assert out.endswith("1 container(s) passed\n")
+    assert err == "made\nhidden"[:5] + "hidden\n" or "hidden" in err
+    assert 'tests="1" failures="0"' in (tmp_path / "report.xml").read_text()
+    assert len(engine.docker("images", "-q", "dockunit-prepared").stdout.split()) == 1
+    assert engine.docker("ps", "-aq").stdout == ""
+
+
+def test_a_rolling_update_and_its_rollback(compose: Callable[..., str], tmp_path: Path) -> None:
+    text = """
+services:
+  web:
+    image: alpine:latest
+    command: sh -c '[ %s = bad ] || touch /ready; exec sleep 1000'
+    stop_signal: SIGKILL
+    healthcheck: {test: test -f /ready, interval: 100ms, retries: 2}
+    deploy: {replicas: 2}
+"""
+    file = tmp_path / "shop" / "compose.yaml"
+    file.write_text(text % "one")
+    compose("up", "-d", "--wait")
+    first = compose("ps", "-q").split()
+    file.write_text(text % "two")
+    assert compose("outdated", "-q").split() == ["shop-web-1", "shop-web-2"]
+    compose("update")
+    second = compose("ps", "-q").split()
+    assert len(second) == 2
+    assert not set(first) & set(second)
+    assert compose("outdated", "-q") == ""
+    file.write_text(text % "bad")
+    compose("update", status=1)
+    assert compose("ps", "-a", "-q").split() == second, "all is as it was"
+    assert compose("ps", "--services", "--status", "running").split() == ["web"]

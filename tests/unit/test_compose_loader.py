@@ -175,6 +175,12 @@ def test_old_files_live_on_the_default_bridge_with_links() -> None:
         ("services:\n  a: {image: x\n", r"compose.yaml:3:\d+"),
         ("- a\n", "top-level object must be a mapping"),
         ("services: {a: {image: x, network_mode: host, networks: [default]}}", "mutually exclusive"),
+        ("services: {a: {image: x, cpus: 1, deploy: {resources: {limits: {cpus: '2'}}}}}", "distinct values on 'cpus'"),
+        ("services: {a: {image: x, scale: 1, deploy: {replicas: 2}}}", "distinct values on 'scale' and 'deploy.replicas'"),
+        ("services: {a: {image: x, scale: -1}}", "services.a.scale: must be greater than or equal to 0"),
+        ("services: {a: {image: x, tmpfs: /d, volumes: ['/d']}}", r"volumes\[0\]: target /d already mounted as tmpfs\[0\]"),
+        ("services: {a: {image: x, healthcheck: {test: [true]}}}", "must start either by"),
+        ("services: {a: {image: x, develop: {watch: [{path: ., action: sync}]}}}", "target is required"),
     ],
 )  # fmt: skip
 def test_errors_name_the_place_and_the_nearest_word(text: str, words: str) -> None:

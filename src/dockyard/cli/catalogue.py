@@ -110,6 +110,7 @@ FORWARDED = {
     "audit": ("dockyard.doctor.main", "Check the privileges of containers"),
     "explain": ("dockyard.doctor.main", "Explain an error code or a finding"),
     "compose": ("dockyard.cli.compose.main", "Run applications of several containers"),
+    "unit": ("dockyard.cli.unit", "Run a project's tests in the containers of its Dockunit.json"),
     "image bootstrap": ("dockyard.storage.bootstrap_main", "Make a base image without any registry"),
 }
 GROUPS = ("container", "image", "volume", "network", "system", "builder", "context")

@@ -45,7 +45,6 @@ class Applier:
     read: Callable[[str], str] = lambda path: ""
     volumes: bool = False
     signal: str = ""
-    provide: Callable[[Operation], None] | None = None
     before_start: Callable[[str, str], None] | None = None
     """Called with ID and name of a container about to start: the place to attach."""
     _ids: dict[str, str] = field(default_factory=dict)
@@ -55,12 +54,16 @@ class Applier:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _starting: threading.Lock = field(default_factory=threading.Lock)
 
-    def apply(self, plan: Plan, parallel: int = graph.PARALLEL) -> None:
-        """Raises what the first failed operation raised."""
+    def know(self) -> None:
+        """Takes over what was observed; before single containers are created."""
         for item in self.state.containers:
-            if not item.oneoff:
+            if not item.oneoff and item.name not in self._ids:
                 self._live.setdefault(item.service, []).append((item.number, item.id, item.name))
                 self._ids[item.name] = item.id
+
+    def apply(self, plan: Plan, parallel: int = graph.PARALLEL) -> None:
+        """Raises what the first failed operation raised."""
+        self.know()
         for warning in plan.warnings:
             self.progress.warn(warning)
         for item in plan.unchanged:
@@ -151,7 +154,7 @@ class Applier:
         old = one.replaced
         wanted = Wanted(one.service, number)
         if old is not None:
-            inherited = () if one.condition == "renew" else self._inherited(one.service, service, old)
+            inherited = () if one.condition == "renew" else self.inherited(one.service, service, old)
             wanted = replace(wanted, replaces=f"{one.service}{self.project.separator}{number}", inherited=inherited)
         made = self.create(wanted, one.name)
         final = one.name if old is None else one.name.partition("_")[2]
@@ -180,7 +183,7 @@ class Applier:
             self.client.request("POST", f"/networks/{quote(network)}/connect", body=body)
         return str(answer["Id"])
 
-    def _inherited(self, name: str, service: Json, old: Container) -> tuple[Json, ...]:
+    def inherited(self, name: str, service: Json, old: Container) -> tuple[Json, ...]:
         """The old container's anonymous volumes, so that their data go on."""
         image = self.state.images.get(image_name(self.project.name, self.project.separator, name, service))
         declared = set(image.volumes) if image else set()
@@ -278,10 +281,6 @@ class Applier:
 
     def _rename(self, one: Operation) -> None:
         self.client.request("POST", f"/containers/{self._ids[one.name]}/rename", {"name": one.name})
-
-    def _provider(self, one: Operation) -> None:
-        assert self.provide is not None
-        self.provide(one)
 
     def _post(self, target: str, action: str, query: Json | None = None, timeout: float | None = None) -> None:
         with contextlib.suppress(NotModified):

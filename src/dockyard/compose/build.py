@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,25 +58,25 @@ def query(project: Project, name: str, image: str, dockerfile: str, extra: Extra
 
 
 def build(
-    client: Client, project: Project, one: Operation, progress: Progress, config: Mapping[str, Any],
+    client: Client, project: Project, one: Operation, progress: Progress, headers: Mapping[str, str],
     extra: Extra | None = None,
 ) -> None:  # fmt: skip
-    """Raises System with the failing step's words."""
+    """``headers``: the credentials of registries. Raises System with the failing step's words."""
     try:
-        _build(client, project, one, progress, config, extra or Extra())
+        _build(client, project, one, progress, headers, extra or Extra())
     except DockyardError as error:
         progress.on(Event(one.subject, "Error", "error", str(error)))
         raise
 
 
 def _build(
-    client: Client, project: Project, one: Operation, progress: Progress, config: Mapping[str, Any], extra: Extra
+    client: Client, project: Project, one: Operation, progress: Progress, headers: Mapping[str, str], extra: Extra
 ) -> None:
     spec = project.services[one.service]["build"]
     progress.on(Event(one.subject, "Building"))
     context = str(spec.get("context") or project.directory)
     inline = str(spec.get("dockerfile_inline") or "")
-    headers = {"Content-Type": "application/x-tar", "X-Registry-Config": _logins(config)}
+    headers = {"Content-Type": "application/x-tar", **headers}
     if "://" in context or context.startswith("git@"):
         asked = query(project, one.service, one.name, str(spec.get("dockerfile") or "Dockerfile"), extra)
         _send(client, one, {**asked, "remote": context}, None, headers, progress)
@@ -103,13 +101,3 @@ def _send(
         if text and text != last:
             last = text
             progress.on(Event(one.subject, "Building", details=os.linesep.join(text.splitlines()[-1:])))
-
-
-def _logins(config: Mapping[str, Any]) -> str:
-    """X-Registry-Config: a user and password for each registry that the client is logged in to."""
-    found = {}
-    for registry, entry in (config.get("auths") or {}).items():
-        if isinstance(entry, Mapping) and entry.get("auth"):
-            user, _, password = base64.b64decode(str(entry["auth"])).decode().partition(":")
-            found[registry] = {"username": user, "password": password, "serveraddress": registry}
-    return base64.urlsafe_b64encode(json.dumps(found).encode()).decode()

@@ -83,9 +83,6 @@ def _stopped_and_removed(
             keys[name] = list(needs)
             if name not in chosen:
                 continue
-            if everything[name].get("provider"):
-                found.append(Operation(f"provider {name}", "provider", name, "down", needs, name))
-                keys[name].append(found[-1].key)
             for item in state.of(name):
                 made = _remove(item, reason, needs) if removed else _stop(item, reason, needs)
                 found += made

@@ -62,7 +62,6 @@ NO_IMAGE = Code("DY-CMP-030", NotFound, 'No such image: {image} (service "{servi
 PULL_FAILED = Code("DY-CMP-031", Unavailable, "cannot pull {image}: {cause}", hint="dockyard doctor")
 BUILD_FAILED = Code("DY-CMP-032", System, "cannot build {service}: {cause}", hint="dockyard compose build {service}")
 HOOK_FAILED = Code("DY-CMP-033", Conflict, '{hook} hook of service "{service}" exited with status {code}')
-PROVIDER_FAILED = Code("DY-CMP-034", System, 'provider of service "{service}" failed: {cause}')
 NO_SERVICE = Code("DY-CMP-035", InvalidParameter, "no service selected", hint="--profile activates services of a profile")
 ORPHANS_BOTH = Code("DY-CMP-036", InvalidParameter, "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans")
 UNSUPPORTED_BUILD = Code(
@@ -70,3 +69,7 @@ UNSUPPORTED_BUILD = Code(
     hint="build the image with docker buildx, and name it with `image`",
 )  # fmt: skip
 NO_PORT = Code("DY-CMP-038", NotFound, "no port {port} for container {container}", hint="dockyard compose ps")
+NOT_YET = Code("DY-CMP-040", NotImplementedYet, 'service "{service}": {key} is not implemented yet', hint="docker compose has it")
+UPDATE_FAILED = Code(
+    "DY-CMP-041", Conflict, "update of {service} failed and was rolled back: {cause}", hint="dockyard compose logs {service}"
+)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -92,30 +90,14 @@ def split(reference: str) -> tuple[str, str]:
     return (head, tag) if colon and "/" not in tag else (reference, "latest")
 
 
-def credentials(config: Mapping[str, Any], reference: str) -> dict[str, str]:
-    """X-Registry-Auth for the registry of ``reference``, from the ``auths`` of config.json."""
-    first = reference.split("/")[0]
-    registry = first if "." in first or ":" in first or first == "localhost" else "https://index.docker.io/v1/"
-    entry = (config.get("auths") or {}).get(registry)
-    if not isinstance(entry, Mapping):
-        return {}
-    told: Json = {"serveraddress": registry}
-    if entry.get("auth"):
-        user, _, password = base64.b64decode(str(entry["auth"])).decode().partition(":")
-        told |= {"username": user, "password": password}
-    if entry.get("identitytoken"):
-        told["identitytoken"] = entry["identitytoken"]
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(told).encode()).decode()}
-
-
-def pull(client: Client, one: Operation, platform: str, config: Mapping[str, Any], progress: Progress) -> None:
-    """Raises Unavailable with the engine's or the registry's words."""
+def pull(client: Client, one: Operation, platform: str, headers: Mapping[str, str], progress: Progress) -> None:
+    """``headers``: the credentials. Raises Unavailable with the engine's or the registry's words."""
     name, tag = split(one.name)
     query = {"fromImage": name, "tag": tag, "platform": platform or None}
     progress.on(Event(one.subject, "Pulling"))
     layers: dict[str, tuple[int, int]] = {}
     try:
-        for row in client.objects("POST", "/images/create", query, headers=credentials(config, one.name), timeout=600):
+        for row in client.objects("POST", "/images/create", query, headers=headers, timeout=600):
             if row.get("error"):
                 raise PULL_FAILED(image=one.name, cause=row["error"])
             detail = row.get("progressDetail") or {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dockyard.compose import canonical, legacy
+from dockyard.compose.consistency import check_consistency
 from dockyard.compose.document import Map, nearest, parse, place
 from dockyard.compose.errors import (
     BAD_PROJECT_NAME,
@@ -90,6 +91,7 @@ def load(request: Request, reader: Reader) -> Project:
     name = project_name(request, tree)
     project = _project(name, tree, request, state, legacy_form=any(old))
     check_references(project)
+    check_consistency(project)
     return project
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dockyard.compose import labels
-from dockyard.compose.errors import NO_EXTERNAL, ONE_NAME
+from dockyard.compose.errors import NO_EXTERNAL, NOT_YET, ONE_NAME
 from dockyard.compose.identity import accepted_hashes, network_hash, volume_hash
 from dockyard.compose.observe import Container, State
 from dockyard.compose.project import Project, dependencies, levels
@@ -27,9 +27,11 @@ from dockyard.compose.translate import SHARED, resolve
 Json = dict[str, Any]
 Verb = Literal[
     "pull", "build", "create network", "remove network", "disconnect", "create volume", "remove volume", "create",
-    "start", "stop", "remove", "rename", "wait", "kill", "restart", "pause", "unpause", "remove image", "provider",
+    "start", "stop", "remove", "rename", "wait", "kill", "restart", "pause", "unpause", "remove image",
 ]  # fmt: skip
 Policy = Literal["diverged", "force", "never"]
+MISSING = ("provider", "pre_start", "models", "use_api_socket")
+"""Keys that must not be passed over in silence: without them the service would not be what its file says."""
 STARTED, HEALTHY = "service_started", "service_healthy"
 ANEW, ANONYMOUS = "made anew", "anonymous"
 """Reasons of operations that are no news of their own: parts of a recreation, volumes that went with a container."""
@@ -93,7 +95,8 @@ def scale(service: Json) -> int:
 
 
 def plan_up(project: Project, state: State, options: UpOptions) -> Plan:
-    """Raises NotFound for external things that are missing and InvalidParameter for a name that cannot be scaled."""
+    """Raises NotFound for external things that are missing, InvalidParameter for a name that cannot be scaled, and
+    NotImplemented for keys that we do not have."""
     builder = _Up(project, state, options)
     for level in levels(project.services):
         for name in level:
@@ -102,6 +105,17 @@ def plan_up(project: Project, state: State, options: UpOptions) -> Plan:
     if options.wait and options.start:
         builder.wait_for_all()
     return Plan(tuple(builder.operations.values()), tuple(builder.warnings), tuple(builder.unchanged))
+
+
+def outdated(project: Project, state: State, services: Iterable[str], *, force: bool = False) -> list[tuple[Container, str]]:
+    """Running containers of the services that are not as the file says, and why; with ``force`` all of them."""
+    builder = _Up(project, state, UpOptions(recreate="force" if force else "diverged"))
+    found = []
+    for name in services:
+        for item in state.of(name):
+            reason = builder.outdated(name, project.services[name], item) if item.running else ""
+            found += [(item, reason)] if reason else []
+    return found
 
 
 def diverged_volumes(project: Project, state: State) -> list[str]:
@@ -147,11 +161,10 @@ class _Up:
 
     def service(self, name: str) -> None:
         service = self.project.services[name]
+        for key in MISSING:
+            if service.get(key):
+                raise NOT_YET(service=name, key=key)
         self.made[name], self.started[name] = [], []
-        if service.get("provider"):
-            key = self.add(Operation(f"provider {name}", "provider", name, "up", self.after_dependencies(name), name))
-            self.made[name] = self.started[name] = [key]
-            return
         expected, given = scale(service), str(service.get("container_name") or "")
         if expected > 1 and given:
             raise ONE_NAME(service=name, name=given, scale=expected)
@@ -304,7 +317,7 @@ class _Up:
                 continue
             condition = str(terms.get("condition") or STARTED)
             target = self.project.services[other]
-            if condition == STARTED or target.get("provider") or scale(target) == 0:
+            if condition == STARTED or scale(target) == 0:
                 found += self.started[other]
             else:
                 found.append(self.wait(other, condition, bool(terms.get("required", True))))
@@ -320,7 +333,7 @@ class _Up:
     def wait_for_all(self) -> None:
         for name, service in self.project.services.items():
             chosen = not self.options.selected or name in self.options.selected
-            if chosen and not service.get("provider") and scale(service):
+            if chosen and scale(service):
                 ends = any(
                     (other.get("depends_on") or {}).get(name, {}).get("condition") == COMPLETED
                     for other in self.project.services.values()

@@ -128,15 +128,15 @@ def _content(file: int) -> bytes:
 
 
 def strays(name: str) -> dict[int, bool]:
-    """Children that nobody here spawned (orphans that came to a subreaper) and that are called ``name``: pid -> whether it
-    has ended and waits to be reaped."""
+    """Children that nobody here spawned (orphans that came to a subreaper) and whose name begins with ``name``: pid ->
+    whether it has ended and waits to be reaped."""
     found = {}
     for task in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children") as children:
             for pid in set(map(int, children.read().split())) - _spawned:
                 with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
                     text = stat.read()
-                    if text[text.index("(") + 1 : text.rindex(")")] == name:
+                    if text[text.index("(") + 1 :].startswith(name):
                         found[pid] = text[text.rindex(")") + 2] == "Z"
     return found
 
@@ -154,26 +154,6 @@ def become_subreaper() -> None:
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def reap_orphans(prefix: str) -> None:
-    """Reaps children of ours that have ended and are called ``prefix...``: orphans that became ours, of which nobody
-    holds a handle. While one is a zombie, the PID namespace that it is in cannot end (zap_pid_ns_processes)."""
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as children:
-            for pid in map(int, children.read().split()):
-                if _is_zombie(pid, prefix):
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(pid, os.WNOHANG)
-
-
-def _is_zombie(pid: int, prefix: str) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            name, _, rest = stat.read().partition("(")[2].rpartition(") ")
-    except OSError:
-        return False
-    return name.startswith(prefix) and rest.startswith("Z")
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:

@@ -36,10 +36,8 @@ OUTPUT_GRACE = 2.0
 READ_SIZE = 32 << 10
 UNKNOWN_CODE = 255
 REAP_TRIES, REAP_PAUSE = 100, 0.01
-STAGES = "runc:["
-"""runc enters a container by way of child processes of these names; when it fails they become ours."""
-BURIALS = (0.0, 0.05, 0.5, 2.0, 10.0)
-"""Seconds after a failed call at which its stages are looked for: they end when they notice that runc has gone."""
+STAGES = {"crun": "crun", "runc": "runc:["}
+"""What a runtime's own processes on the way into a container are called, or begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +243,11 @@ class ExecSession:
 
 
 async def reap_failed(name: str, known: Collection[int]) -> None:
-    """crun's child of an exec that failed ends on its own, an orphan that comes to us. Not reaped it would keep its
+    """The runtime's child of an exec that failed ends on its own, an orphan that comes to us. Not reaped it would keep its
     container from ever ending: the first process of a PID namespace waits until all others are gone. ``known``: those of
     execs that run."""
     for _ in range(REAP_TRIES):
-        left = {pid: ended for pid, ended in process.strays(name).items() if pid not in known}
+        left = {pid: ended for pid, ended in process.strays(STAGES.get(name, name)).items() if pid not in known}
         for pid, ended in left.items():
             if ended:
                 process.reap(pid)
@@ -314,10 +312,7 @@ async def _call_runtime(
         await _take_back(child, f"{directory}/pid")
         raise
     finally:
-        failed = child.code != 0
         await process.end(child)
-        for seconds in BURIALS if failed else ():
-            asyncio.get_running_loop().call_later(seconds, process.reap_orphans, STAGES)
     if code != 0:
         cause = conmon.last_error(f"{directory}/{conmon.LOG}") or f"exit code {code}"
         if "stopped container" in cause or "is not running" in cause:  # it ended, and we have not heard of it yet
@@ -330,7 +325,7 @@ async def _call_runtime(
 
 async def _take_back(child: process.Child, pid_file: str) -> None:
     """The runtime is let finish, since what it has begun inside the container has no other master; then the process is
-    killed. Left as zombies, either would keep the container's PID namespace, and the container would never end."""
+    killed and reaped, for the reason that ``reap_failed`` gives."""
     with contextlib.suppress(TimeoutError, OSError, ValueError):
         async with asyncio.timeout(EXEC_LIMIT):
             if await child.wait() == 0:

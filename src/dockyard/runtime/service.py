@@ -195,8 +195,7 @@ class Runtime:
         try:
             await start_exec(runtime.command, self._root(runtime.name), request, session, directory)
         except BaseException:
-            if runtime.name == "crun":
-                await asyncio.shield(reap_failed(runtime.name, {each.pid for each in self._execs}))
+            await asyncio.shield(reap_failed(runtime.name, {each.pid for each in self._execs}))
             raise
         self._execs.add(session)
         session.code.add_done_callback(lambda _: self._execs.discard(session))

@@ -45,8 +45,11 @@ async def list(call: Call) -> Answer:
 async def create(call: Call) -> Answer:
     wish = await call.json(ContainerCreate)
     config = ContainerConfig(**{name: getattr(wish, name) for name in ContainerConfig.__struct_fields__})
+    host = wish.host_config
+    if call.version < (1, 40) and not host.ipc_mode:
+        host = host.replace(ipc_mode="shareable")  # the default that old clients count on (moby postContainersCreate)
     made = await call.engine.containers.create(
-        call.text("name"), config, wish.host_config, wish.networking_config, call.text("platform")
+        call.text("name"), config, host, wish.networking_config, call.text("platform")
     )
     return answers.json({"Id": made.id, "Warnings": made.warnings}, 201)
 

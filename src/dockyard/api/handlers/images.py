@@ -30,6 +30,10 @@ async def inspect(call: Call) -> Answer:
     if call.version >= (1, 45):  # these two were removed; no shaping can add them, for it does not know the image
         found.pop("Container", None)
         found.pop("ContainerConfig", None)
+    elif found.get("ContainerConfig") is None:
+        # docker-compose 1.x reads an image's volumes there and cannot recreate a container without. Today's images have
+        # none of their own; what they say of themselves is what it was for.
+        found["ContainerConfig"] = found.get("Config") or {}
     return answers.json(found)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from dockyard.cli.compose.session import Session
 from dockyard.cli.flags import Options
 from dockyard.client import quote
@@ -114,6 +112,8 @@ def wait(session: Session, options: Options) -> int:
     rows = [item for item in session.state(project).containers if item.service in names and not item.oneoff]
     if not rows:
         raise NOT_RUNNING(service=names[0], index="")
+    from concurrent.futures import ThreadPoolExecutor
+
     code = 0
     with ThreadPoolExecutor(len(rows), "wait") as pool:
         for item, answer in zip(rows, pool.map(lambda one: _ended(session, one.id), rows), strict=True):

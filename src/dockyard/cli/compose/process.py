@@ -7,16 +7,15 @@ import secrets
 import sys
 from typing import Any
 
+from dockyard.cli import session as stdio
+from dockyard.cli.commands import process
 from dockyard.cli.compose.session import Session
 from dockyard.cli.compose.up import prepare
 from dockyard.cli.flags import Options, UsageError
-from dockyard.cli.terminal import following_window, passing_signals, pump, raw_terminal
-from dockyard.client import quote
 from dockyard.compose import canonical
 from dockyard.compose.plan import READY, STARTED, Operation, Plan, UpOptions
 from dockyard.compose.project import Project
 from dockyard.compose.translate import Wanted
-from dockyard.errors import DockyardError
 
 Json = dict[str, Any]
 OPTIONS_END_AT_FIRST_WORD = ("exec", "run")
@@ -56,6 +55,7 @@ FLAGS = {
 -w, --workdir DIR        Working directory inside the container
 """,
     "attach": """
+    --detach-keys KEYS  Keys that detach (ctrl-p,ctrl-q)
     --index N      Index of the container if the service has several
     --no-stdin     Do not attach STDIN
     --sig-proxy    Proxy all received signals to the process (default: true)
@@ -66,72 +66,21 @@ FLAGS = {
 def exec(session: Session, options: Options) -> int:
     service, *command = options.words
     item = session.running(service, options.number("index"))
-    attached = not options.on("detach")
-    tty = attached and not options.on("no-tty") and sys.stdin.isatty()
-    body = {
-        "Cmd": command, "Tty": tty, "AttachStdin": attached, "AttachStdout": attached, "AttachStderr": attached,
-        "Env": options.all("env"), "User": options.text("user"), "WorkingDir": options.text("workdir"),
-        "Privileged": options.on("privileged"),
-    }  # fmt: skip
     if session.dry_run:
         session.shell.say(f"exec in {item.name}: {' '.join(command)}")
         return 0
-    client = session.client
-    made = client.request("POST", f"/containers/{quote(item.id)}/exec", body=body)["Id"]
-    if not attached:
-        client.request("POST", f"/exec/{made}/start", body={"Detach": True, "Tty": False})
-        return 0
-    with client.hijack(f"/exec/{made}/start", body={"Detach": False, "Tty": tty}) as stream, raw_terminal(tty):
-        if tty:
-            with following_window(lambda rows, columns: _resize(session, f"/exec/{made}", rows, columns)):
-                pump(stream, stdin=True, tty=True)
-        else:
-            pump(stream, stdin=True, tty=False)
-    return int(client.request("GET", f"/exec/{made}/json").get("ExitCode") or 0)
-
-
-def _resize(session: Session, path: str, rows: int, columns: int) -> None:
-    try:
-        session.client.request("POST", f"{path}/resize", {"h": rows, "w": columns})
-    except DockyardError:  # what runs may have ended between
-        return
+    given = {
+        name: options.all(name) for name in ("detach", "env", "privileged", "user", "workdir") if options.given(name)
+    }
+    given["interactive"] = ["true"]
+    given["tty"] = [str(not options.on("no-tty") and not options.on("detach") and sys.stdin.isatty())]
+    return process.exec(session.shell, Options(given, [item.id, *command]))
 
 
 def attach(session: Session, options: Options) -> int:
     item = session.running(options.words[0], options.number("index"))
-    config = session.client.request("GET", f"/containers/{quote(item.id)}/json")["Config"]
-    return _attached(session, item.id, bool(config.get("Tty")), stdin=not options.on("no-stdin"),
-                     proxy=options.on("sig-proxy", True))  # fmt: skip
-
-
-def _attached(session: Session, container: str, tty: bool, *, stdin: bool, proxy: bool, start: bool = False) -> int:
-    """Both directions until the container ends; its exit code."""
-    client, path = session.client, f"/containers/{quote(container)}"
-    query = {"stream": True, "stdin": stdin, "stdout": True, "stderr": True}
-    with (
-        client.hijack(f"{path}/attach", query) as stream,
-        client.open("POST", f"{path}/wait", {"condition": "next-exit" if start else "not-running"}) as ended,
-    ):
-        ended.settimeout(None)
-        if start:
-            client.request("POST", f"{path}/start")
-        with raw_terminal(tty):
-            if tty:
-                with following_window(lambda rows, columns: _resize(session, path, rows, columns)):
-                    pump(stream, stdin=stdin, tty=True)
-            elif proxy:
-                with passing_signals(lambda name: _signal(session, path, name)):
-                    pump(stream, stdin=stdin, tty=False)
-            else:
-                pump(stream, stdin=stdin, tty=False)
-        return int(ended.json()["StatusCode"])
-
-
-def _signal(session: Session, path: str, name: str) -> None:
-    try:
-        session.client.request("POST", f"{path}/kill", {"signal": name})
-    except DockyardError:  # it has ended already
-        return
+    given = {name: options.all(name) for name in ("detach-keys", "no-stdin", "sig-proxy") if options.given(name)}
+    return process.attach(session.shell, Options(given, [item.id]))
 
 
 def run(session: Session, options: Options) -> int:
@@ -155,29 +104,43 @@ def run(session: Session, options: Options) -> int:
         return 0
     state = session.state(project, list(state.images))
     applier = session.applier(project, state)
-    applier.apply(Plan())
+    applier.know()
+    streams = _streams(options)
+    project.services[name].update(tty=streams.tty, stdin_open=streams.stdin)
     slug = secrets.token_hex(32)
-    tty = not options.on("no-TTY") and not options.on("detach") and sys.stdin.isatty() and sys.stdout.isatty()
-    attached = not options.on("detach")
-    stdin = attached and options.on("interactive", True)
-    project.services[name].update(tty=tty, stdin_open=stdin)
-    wanted = Wanted(name, number=0, slug=slug, aliases=options.on("use-aliases"), attach_stdin=stdin,
+    wanted = Wanted(name, number=0, slug=slug, aliases=options.on("use-aliases"), attach_stdin=streams.stdin,
                     auto_remove=options.on("rm") and options.on("detach"))  # fmt: skip
-    called = (
-        options.text("name")
-        or f"{project.name}{project.separator}{name}{project.separator}run{project.separator}{slug[:12]}"
+    made = applier.create(
+        wanted, options.text("name") or project.separator.join((project.name, name, "run", slug[:12]))
     )
-    made = applier.create(wanted, called)
     applier.inject(made, project.services[name])
-    if not attached:
+    if options.on("detach"):
         session.client.request("POST", f"/containers/{made}/start")
-        session.shell.say(called)
+        session.shell.say(made)
         return 0
     try:
-        return _attached(session, made, tty, stdin=stdin, proxy=True, start=True)
+        return _attached(session, f"/containers/{made}", made, streams)
     finally:
         if options.on("rm"):
             session.client.request("DELETE", f"/containers/{made}", {"v": True, "force": True})
+
+
+def _streams(options: Options) -> stdio.Streams:
+    attached = not options.on("detach")
+    tty = attached and not options.on("no-TTY") and sys.stdin.isatty() and sys.stdout.isatty()
+    return stdio.Streams(attached and options.on("interactive", True), True, True, tty)
+
+
+def _attached(session: Session, place: str, container: str, streams: stdio.Streams) -> int:
+    """Attach, ask for the exit, start, carry; its exit code."""
+    client = session.client
+    stream = stdio.attach(client, container, streams)
+    ended = stdio.ask_exit(client, container, "next-exit")
+    with stdio.closing(stream, ended):
+        if stdio.carry(session.shell, stream, streams, place, pass_signals=True,
+                       begin=lambda: client.request("POST", f"{place}/start")):  # fmt: skip
+            return 0
+        return stdio.exit_code(ended)
 
 
 def _waits(project: Project, name: str, keys: list[str]) -> list[Operation]:

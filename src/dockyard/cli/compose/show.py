@@ -7,9 +7,11 @@ from collections import Counter
 from typing import Any
 
 import dockyard
+from dockyard.cli.commands import watch
 from dockyard.cli.compose.session import Session
 from dockyard.cli.flags import Options, UsageError
-from dockyard.cli.output import Column, ago, binary_size, epoch, short_id, show, size, table, terminal_width
+from dockyard.cli.listing import displayable_ports
+from dockyard.cli.output import Column, ago, epoch, short_id, show, size, table, terminal_width
 from dockyard.client import quote
 from dockyard.compose import labels
 from dockyard.compose.errors import NO_PORT
@@ -32,7 +34,8 @@ FLAGS = {
     "top": "",
     "port": "    --index N            Index of the container\n    --protocol PROTOCOL  tcp or udp",
     "volumes": _LOOK + _QUIET,
-    "stats": "-a, --all            Show all containers\n    --no-stream      Show one picture and end\n" + _LOOK,
+    "stats": "-a, --all            Show all containers\n    --no-stream      Show one picture and end\n"
+    "    --no-trunc       Don't truncate output\n" + _LOOK,
     "version": "-f, --format FORMAT  pretty or json\n    --short          Only the number",
 }
 
@@ -80,7 +83,7 @@ def _ps_row(item: Container, *, full: bool) -> Json:
         "Project": item.labels.get(labels.PROJECT, ""), "Service": item.service, "State": item.state,
         "RunningFor": ago(float(row.get("Created") or 0)), "CreatedAt": row.get("Created"), "Status": row.get("Status"),
         "Health": next((word for word in ("healthy", "unhealthy", "starting") if f"{word})" in health), ""),
-        "ExitCode": _exit_code(health), "Ports": _ports(row.get("Ports") or []), "Publishers": [
+        "ExitCode": _exit_code(health), "Ports": displayable_ports(row.get("Ports") or []), "Publishers": [
             {"URL": port.get("IP") or "", "TargetPort": port.get("PrivatePort"), "PublishedPort": port.get("PublicPort") or 0,
              "Protocol": port.get("Type")} for port in row.get("Ports") or []
         ],
@@ -93,16 +96,6 @@ def _exit_code(status: str) -> int:
     """``Exited (3) 5 minutes ago``."""
     inside = status.partition("Exited (")[2].partition(")")[0]
     return int(inside) if inside.lstrip("-").isdigit() else 0
-
-
-def _ports(ports: list[Json]) -> str:
-    told = []
-    for port in sorted(ports, key=lambda one: (one.get("PrivatePort") or 0, one.get("IP") or "")):
-        inside = f"{port.get('PrivatePort')}/{port.get('Type')}"
-        address = port.get("IP") or ""
-        shown = f"[{address}]" if ":" in address else address
-        told.append(f"{shown}:{port['PublicPort']}->{inside}" if port.get("PublicPort") else inside)
-    return ", ".join(told)
 
 
 def ls(session: Session, options: Options) -> int:
@@ -204,44 +197,11 @@ def volumes(session: Session, options: Options) -> int:
 
 
 def stats(session: Session, options: Options) -> int:
-    """One picture of each container; a live one redraws it every second."""
-    import time
-
-    while True:
-        rows = [_stats_row(session, item) for item in _found(session, options.words, everything=options.on("all"))]
-        if session.shell.on_terminal and not options.on("no-stream"):
-            session.shell.say("\033[2J\033[H")
-        columns = [
-            Column("CONTAINER ID", "ID"), Column("NAME", "Name"), Column("CPU %", "CPUPerc"),
-            Column("MEM USAGE / LIMIT", "MemUsage"), Column("NET I/O", "NetIO"), Column("BLOCK I/O", "BlockIO"),
-            Column("PIDS", "PIDs"),
-        ]  # fmt: skip
-        show(session.shell, options, rows, columns)
-        if options.on("no-stream"):
-            return 0
-        time.sleep(1)
-
-
-def _stats_row(session: Session, item: Container) -> Json:
-    found = session.client.request("GET", f"/containers/{quote(item.id)}/stats", {"stream": False}) or {}
-    memory, now, before = (found.get(key) or {} for key in ("memory_stats", "cpu_stats", "precpu_stats"))
-    used = (now.get("cpu_usage") or {}).get("total_usage", 0) - (before.get("cpu_usage") or {}).get("total_usage", 0)
-    whole = (now.get("system_cpu_usage") or 0) - (before.get("system_cpu_usage") or 0)
-    networks = (found.get("networks") or {}).values()
-    blocks = (found.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
-    cache = (memory.get("stats") or {}).get("inactive_file", 0)
-
-    def io(word: str) -> int:
-        return sum(row.get("value") or 0 for row in blocks if str(row.get("op")).lower() == word)
-
-    return {
-        "ID": item.id[:12], "Name": item.name,
-        "CPUPerc": f"{used / whole * (now.get('online_cpus') or 1) * 100 if whole > 0 else 0:.2f}%",
-        "MemUsage": f"{binary_size((memory.get('usage') or 0) - cache)} / {binary_size(memory.get('limit') or 0)}",
-        "NetIO": f"{size(sum(one['rx_bytes'] for one in networks))} / {size(sum(one['tx_bytes'] for one in networks))}",
-        "BlockIO": f"{size(io('read'))} / {size(io('write'))}",
-        "PIDs": (found.get("pids_stats") or {}).get("current") or 0,
-    }  # fmt: skip
+    names = [item.name for item in _found(session, options.words, everything=options.on("all"))]
+    if not names:
+        return 0
+    given = {name: options.all(name) for name in ("no-stream", "format", "json", "no-trunc") if options.given(name)}
+    return watch.stats(session.shell, Options(given, names))
 
 
 def version(session: Session, options: Options) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Sequence
 
+from dockyard.cli import auths
 from dockyard.cli.compose.session import Session
 from dockyard.cli.flags import Options
 from dockyard.client import quote
@@ -45,11 +48,11 @@ def carry_out(session: Session, project: Project, operations: Sequence[Operation
     def work(one: Operation, stop: Stop) -> None:
         if one.verb == "pull":
             platform = str(project.services[one.service].get("platform") or "")
-            images.pull(session.client, one, platform, session.config, progress)
+            images.pull(session.client, one, platform, auths.header_for(one.name), progress)
         else:
             from dockyard.compose import build
 
-            build.build(session.client, project, one, progress, session.config)
+            build.build(session.client, project, one, progress, _registries(session))
 
     try:
         graph.run(operations, work, session.parallel)
@@ -122,9 +125,7 @@ def push(session: Session, options: Options) -> int:
 def _push(session: Session, one: Operation, progress: Progress) -> None:
     name, tag = images.split(one.name)
     progress.on(Event(one.subject, "Pushing"))
-    headers = images.credentials(session.config, one.name) or {
-        "X-Registry-Auth": "e30="
-    }  # {}: the engine wants the header
+    headers = auths.header_for(one.name)
     for row in session.client.objects(
         "POST", f"/images/{quote(name)}/push", {"tag": tag}, headers=headers, timeout=600
     ):
@@ -153,12 +154,19 @@ def build(session: Session, options: Options) -> int:
         args=tuple(options.all("build-arg")), no_cache=options.on("no-cache"), pull=options.on("pull")
     )
     progress: Progress = Silent() if options.on("quiet") else session.progress
+    headers = _registries(session)
     try:
         graph.run(
             found,
-            lambda one, stop: builder.build(session.client, project, one, progress, session.config, extra),
+            lambda one, stop: builder.build(session.client, project, one, progress, headers, extra),
             session.parallel,
         )
     finally:
         session.progress.end()
     return 0
+
+
+def _registries(session: Session) -> dict[str, str]:
+    """X-Registry-Config: what the client keeps of each registry, for the images that a build starts from."""
+    kept = {server: auths.credentials(server) for server in session.config.get("auths") or {}}
+    return {"X-Registry-Config": base64.urlsafe_b64encode(json.dumps(kept).encode()).decode()}

@@ -27,7 +27,6 @@ GLOBAL = """
     --progress TYPE         Type of progress output (auto, tty, plain, json, quiet)
     --project-directory DIR  Another working directory (default: that of the first file)
 -p, --project-name NAME     Project name
-    --all-resources         Include all resources, even those not used by services
     --verbose               Show more output
 -v, --version               Show the version
 -h, --help                  Show this help
@@ -37,6 +36,8 @@ _TABLE = """
 up | up.up | [OPTIONS] [SERVICE...] | Create and start containers
 create | up.create | [OPTIONS] [SERVICE...] | Create containers for a service
 scale | up.scale | [OPTIONS] SERVICE=REPLICAS... | Scale services
+update | update.update | [OPTIONS] [SERVICE...] | Replace outdated containers one by one, and go back if one fails
+outdated | update.outdated | [OPTIONS] [SERVICE...] | Show which containers are not as the file or the registry says
 down | down.down | [OPTIONS] [SERVICES] | Stop and remove containers, networks
 start | control.start | [OPTIONS] [SERVICE...] | Start services
 stop | control.stop | [OPTIONS] [SERVICE...] | Stop services

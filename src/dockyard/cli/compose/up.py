@@ -57,11 +57,17 @@ def up(session: Session, options: Options) -> int:
     _check(options)
     project = _selected(session, options)
     plan, state, project = prepare(session, project, options, _up_options(session, options, project))
-    detached = options.on("detach") or options.on("wait") or options.on("no-start") or session.dry_run
+    detached = (
+        options.on("detach") or options.on("watch") or options.on("wait") or options.on("no-start") or session.dry_run
+    )
     limit = float(options.number("wait-timeout")) if options.given("wait-timeout") else None
     timeout = options.number("timeout") if options.given("timeout") else None
     if detached:
         session.carry_out(project, state, plan, timeout=timeout, wait_timeout=limit)
+        if options.on("watch") and not session.dry_run:
+            from dockyard.cli.compose.watch import watch
+
+            return watch(session, Options({"no-up": ["true"]}, options.words))
         return 0
     from dockyard.cli.compose.attached import Attached
 

@@ -1,0 +1,14 @@
+"""Errors of Dockunit: their first words are the old tool's."""
+
+from __future__ import annotations
+
+from dockyard.errors import Code, InvalidParameter, NotFound, System
+
+BAD_FILE = Code(
+    "DY-UNIT-001", InvalidParameter, "Could not parse {path}: {cause}",
+    hint='{{"containers": [{{"prettyName": "PHP 8", "image": "php:8", "testCommand": "phpunit"}}]}}',
+)  # fmt: skip
+NO_FILE = Code("DY-UNIT-002", NotFound, "No Dockunit.json in {path}", hint="give the project's directory")
+NO_ENTRY = Code("DY-UNIT-003", NotFound, "There is no container {number}; Dockunit.json has {count}")
+NO_SHELL = Code("DY-UNIT-004", System, "image {image} has neither bash nor sh")
+CANNOT_START = Code("DY-UNIT-005", System, "Could not start container {name}: {cause}")

@@ -1,0 +1,184 @@
+"""Runs the entries: image, files, beforeScripts, test, each in a container of its own, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dockyard.client import Client, quote
+from dockyard.dockunit.errors import CANNOT_START, NO_SHELL
+from dockyard.dockunit.matrix import Entry
+from dockyard.dockunit.report import Outcome
+from dockyard.dockunit.tree import TARGET, Tree
+from dockyard.errors import DockyardError, NotFound
+
+Json = dict[str, Any]
+REPOSITORY = "dockunit-prepared"
+LABEL = "dockyard.unit.entry"
+PULL_SILENCE = 600.0
+SHELLS = {"bash": "[ -r ~/.bashrc ] && . ~/.bashrc; ", "sh": ""}
+
+
+@dataclass(slots=True)
+class Runner:
+    """``arguments`` are put behind each test command. ``tell`` gets (entry, line) as it comes, from several threads.
+    ``headers``: the credentials for an image's registry. ``place``: names the project for its prepared images."""
+
+    client: Client
+    tree: Tree
+    arguments: str = ""
+    place: str = ""
+    cached: bool = True
+    tell: Callable[[Entry, str], None] = lambda entry, line: None
+    headers: Callable[[str], dict[str, str]] = lambda image: {}
+    _containers: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, entries: Sequence[Entry], parallel: int, done: Callable[[Outcome], None]) -> list[Outcome]:
+        """All outcomes in the order of the file; ``done`` hears of each at once. Raises what the first entry raised that
+        could not even be started. No container is left, also after Ctrl-C."""
+        outcomes: dict[int, Outcome] = {}
+        failures: list[DockyardError] = []
+        slots = threading.BoundedSemaphore(max(1, parallel))
+
+        def work(entry: Entry) -> None:
+            with slots:
+                if failures:
+                    return
+                try:
+                    outcomes[entry.number] = self.one(entry)
+                except DockyardError as error:
+                    failures.append(error)
+                else:
+                    done(outcomes[entry.number])
+
+        threads = [threading.Thread(target=work, args=(entry,), daemon=True) for entry in entries]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            self.clean()
+        if failures:
+            raise failures[0]
+        return [outcomes[entry.number] for entry in entries if entry.number in outcomes]
+
+    def one(self, entry: Entry) -> Outcome:
+        """Raises System when the container cannot be had at all."""
+        began = time.monotonic()
+        lines: list[str] = []
+
+        def hear(line: str) -> None:
+            lines.append(line)
+            self.tell(entry, line)
+
+        image = self._image(entry)
+        prepared = f"{REPOSITORY}:{entry.prepared_key(image, self.tree.digest)}"
+        ready = bool(entry.before_scripts) and self.cached and self._has(prepared)
+        container = self._start(entry, prepared if ready else image, copy=not ready)
+        try:
+            shell = self._shell(container, entry)
+            for script in () if ready else entry.before_scripts:
+                code = self._exec(container, [shell, "-c", script], hear)
+                if code:
+                    stage = f"before script: {script}"
+                    return Outcome(entry, code, time.monotonic() - began, "\n".join(lines), stage)
+            if entry.before_scripts and self.cached and not ready:
+                self._keep(entry, container, prepared)
+            words = " ".join(filter(None, (entry.test_command, self.arguments)))
+            code = self._exec(container, [shell, "-c", SHELLS[shell] + words], hear)
+            return Outcome(entry, code, time.monotonic() - began, "\n".join(lines))
+        finally:
+            self._remove(container)
+
+    def _image(self, entry: Entry) -> str:
+        """The image's ID; pulled when it is not there."""
+        if not self._has(entry.image):
+            name, _, tag = entry.image.partition("@") if "@" in entry.image else entry.image.rpartition(":")
+            if not name or "/" in tag:
+                name, tag = entry.image, "latest"
+            query = {"fromImage": name, "tag": tag}
+            headers = self.headers(entry.image)
+            for row in self.client.objects("POST", "/images/create", query, headers=headers, timeout=PULL_SILENCE):
+                if row.get("error"):
+                    raise CANNOT_START(name=entry.name, cause=row["error"])
+        return str(self.client.request("GET", f"/images/{quote(entry.image)}/json")["Id"])
+
+    def _has(self, image: str) -> bool:
+        try:
+            self.client.request("GET", f"/images/{quote(image)}/json")
+        except NotFound:
+            return False
+        return True
+
+    def _start(self, entry: Entry, image: str, *, copy: bool) -> str:
+        body = {
+            "Image": image, "Cmd": ["/bin/sh"], "Tty": True, "OpenStdin": True, "WorkingDir": TARGET,
+            "Labels": {LABEL: f"{self.place}#{entry.number}"},
+        }  # fmt: skip
+        try:
+            made = str(self.client.request("POST", "/containers/create", body=body)["Id"])
+            with self._lock:
+                self._containers.add(made)
+            if copy:
+                self.client.put_archive(made, "/", self.tree.pieces())
+            self.client.request("POST", f"/containers/{made}/start")
+        except DockyardError as error:
+            raise CANNOT_START(name=entry.name, cause=error) from None
+        return made
+
+    def _shell(self, container: str, entry: Entry) -> str:
+        for shell in SHELLS:
+            with contextlib.suppress(DockyardError):
+                if self._exec(container, [shell, "-c", ":"], lambda line: None) == 0:
+                    return shell
+        raise NO_SHELL(image=entry.image)
+
+    def _exec(self, container: str, command: Sequence[str], hear: Callable[[str], None]) -> int:
+        """The exit code; each line of output is heard."""
+        body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, "WorkingDir": TARGET}
+        made = self.client.request("POST", f"/containers/{container}/exec", body=body)["Id"]
+        rest = b""
+        with self.client.hijack(f"/exec/{made}/start", body={"Detach": False, "Tty": False}) as stream:
+            for frame in stream.frames(tty=False):
+                *whole, rest = (rest + frame.data).split(b"\n")
+                for line in whole:
+                    hear(line.decode("utf-8", "replace").rstrip("\r"))
+        if rest:
+            hear(rest.decode("utf-8", "replace"))
+        return int(self.client.request("GET", f"/exec/{made}/json").get("ExitCode") or 0)
+
+    def _keep(self, entry: Entry, container: str, prepared: str) -> None:
+        """The container after its scripts as an image, unless they started something that an image cannot hold. The
+        image that an earlier state of the project left for this entry goes."""
+        if len(self.client.request("GET", f"/containers/{container}/top").get("Processes") or []) > 1:
+            return
+        place = f"{self.place}#{entry.number}"
+        before = self.client.request("GET", "/images/json", {"filters": {"label": [f"{LABEL}={place}"]}}) or []
+        repository, _, tag = prepared.partition(":")
+        query = {"container": container, "repo": repository, "tag": tag}
+        self.client.request("POST", "/commit", query, {"Labels": {LABEL: place}})
+        for row in before:
+            for name in row.get("RepoTags") or []:
+                if name.startswith(f"{REPOSITORY}:") and name != prepared:
+                    with contextlib.suppress(DockyardError):  # another run may be using it
+                        self.client.request("DELETE", f"/images/{quote(name)}")
+
+    def _remove(self, container: str) -> None:
+        with contextlib.suppress(NotFound):
+            self.client.request("DELETE", f"/containers/{container}", {"force": True, "v": True})
+        with self._lock:
+            self._containers.discard(container)
+
+    def clean(self) -> None:
+        """Takes away what is left: after Ctrl-C the threads are cut off in the midst of their work."""
+        with self._lock:
+            left = list(self._containers)
+        for container in left:
+            with contextlib.suppress(DockyardError):
+                self._remove(container)
