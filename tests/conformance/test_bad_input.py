@@ -83,6 +83,8 @@ TABLE: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/containers/create", create(Image="nosuch-image"), 404, "No such image: nosuch-image:latest"),
     ("POST", "/containers/create", create(Image="UPPER/Case"), 400, "must be lowercase"),
     ("POST", "/containers/create?name=bad-input", create(), 409, "already in use"),
+    ("POST", "/images/create?fromImage=busybox&platform=foo", "", 400, "unknown operating system or architecture"),
+    ("POST", "/containers/create?platform=linux/am%20d64", create(), 400, "invalid component"),
     # unknown things, paths, methods, versions
     ("GET", "/containers/nosuch/json", "", 404, "No such container: nosuch"),
     ("GET", "/images/nosuch/json", "", 404, "No such image: nosuch:latest"),

@@ -35,7 +35,7 @@ def stocked_engine(kind: str, root: Path, *, python: bool = False) -> Iterator[P
     certificate = make_certificate(root / "hub-certificate", *HUB_NAMES)
     trust = {"SSL_CERT_FILE": str(certificate.cert)}
     archive = kit.archive(CACHE / ("kit-python.tar" if python else "kit.tar"), python=python)
-    names = (*kit.BUSYBOX_NAMES, "hello-world:latest", *(kit.PYTHON_NAMES if python else ()))
+    names = (*kit.BUSYBOX_NAMES, "hello-world:latest", *((*kit.PYTHON_NAMES, *kit.REGISTRY_NAMES) if python else ()))
     with (
         private_engine(kind, root, local_names=HUB_NAMES, environ=trust) as engine,
         debian_registry(root / "hub", port=443, tls=certificate, inside=engine.inside),

@@ -10,6 +10,7 @@ import msgspec
 
 from dockyard.api import answers, frames
 from dockyard.api.call import BAD_PARAMETER, Call
+from dockyard.api.platforms import platform_of
 from dockyard.errors import Code, NotImplementedYet
 from dockyard.http import Answer, Response, StreamResponse
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
@@ -46,7 +47,7 @@ async def create(call: Call) -> Answer:
     wish = await call.json(ContainerCreate)
     config = ContainerConfig(**{name: getattr(wish, name) for name in ContainerConfig.__struct_fields__})
     made = await call.engine.containers.create(
-        call.text("name"), config, wish.host_config, wish.networking_config, call.text("platform")
+        call.text("name"), config, wish.host_config, wish.networking_config, platform_of(call.text("platform"))
     )
     return answers.json({"Id": made.id, "Warnings": made.warnings}, 201)
 

@@ -8,7 +8,10 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dockyard.engine.adapters.streams import ExecStream, PendingStream
 from dockyard.engine.model import Record
@@ -133,6 +136,13 @@ class RuntimeAdapter:
 
     async def start(self, container_id: str) -> None:
         await self._runtime.start(container_id)
+
+    async def explain(self, record: Record, directory: str) -> str:
+        try:
+            spec = await asyncio.to_thread(Path(f"{directory}/bundle/config.json").read_bytes)
+            return str(await self._runtime.explain(msgspec.json.decode(spec)) or "")
+        except (OSError, msgspec.DecodeError):
+            return ""
 
     async def delete(self, container_id: str) -> None:
         await self._runtime.delete(container_id, force=True)

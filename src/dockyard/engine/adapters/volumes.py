@@ -133,7 +133,7 @@ class Volumes:
             await self.remove(volume.name, force=True)
             gone.append(volume.name)
         self._kit.events.emit("volume", "prune", "", reclaimed=str(freed))
-        return {"VolumesDeleted": gone or None, "SpaceReclaimed": freed}
+        return {"VolumesDeleted": gone, "SpaceReclaimed": freed}
 
     async def usage(self) -> Json:
         users = self._users()
