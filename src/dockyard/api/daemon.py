@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from dockyard.api.authz import Authorizer
 from dockyard.api.ports import Engine as ApiEngine
 from dockyard.api.server import listen, make_server
 from dockyard.api.settings import BAD_SETTING, Settings, notes
@@ -55,9 +56,12 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    authorizer = Authorizer(settings.authorization_plugins) if settings.authorization_plugins else None
     server = make_server(
-        engine, server_name=f"Docker/{COMPAT_VERSION} (linux)", builder_version="2", on_h2=engine.builds.adopt_h2
-    )
+        engine, server_name=f"Docker/{COMPAT_VERSION} (linux)", builder_version="2", authorizer=authorizer,
+        # gRPC without a request around it is something that no plugin would see: then only POST /grpc leads there.
+        on_h2=None if authorizer else engine.builds.adopt_h2,
+    )  # fmt: skip
     pidfile = Path(settings.pidfile) if settings.pidfile else None
     try:
         opened = await listen(server, settings.hosts, group=group_id(settings.group), tls=tls_context(settings))
@@ -89,7 +93,8 @@ def configure_logging(settings: Settings) -> None:
 def engine_settings(settings: Settings) -> EngineSettings:
     return EngineSettings(
         root=Path(settings.data_root), run_dir=Path(settings.exec_root), defaults=_defaults(settings),
-        cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels), network=_network(settings),
+        cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels),
+        authorization_plugins=tuple(settings.authorization_plugins), network=_network(settings),
         transfer=_transfer(settings), build=_builder(settings),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from dockyard.api.authz import Authorizer
 from dockyard.api.call import Call
 from dockyard.api.failure import failure, plain
 from dockyard.api.handlers.system import ping_responses
@@ -24,8 +25,6 @@ NOT_SERVED = Code(
 )  # fmt: skip
 
 Handler = Callable[[Call], Awaitable[Answer]]
-Authorize = Callable[[Call], Awaitable[None]]
-"""Raises Forbidden. Sees the parsed request (CVE-2024-41110: a plug-in that saw less than the daemon acted on)."""
 
 _log = logging.getLogger("dockyard.api")
 _PINGS = {"/_ping"} | {f"/v1.{minor}/_ping" for minor in range(OLDEST[1], NEWEST[1] + 1)}
@@ -43,14 +42,14 @@ def _handlers() -> dict[Route, Handler]:
 class Api:
     """The handler that ``http.Server`` calls."""
 
-    def __init__(self, engine: Engine, *, builder_version: str = "1", authorize: Authorize | None = None) -> None:
+    def __init__(self, engine: Engine, *, builder_version: str = "1", authorizer: Authorizer | None = None) -> None:
         self._engine = engine
-        self._authorize = authorize
+        self._authorizer = authorizer
         self._handlers = _handlers()
         self._ping, self._ping_head = ping_responses(builder_version)
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
-        if request.target in _PINGS:
+        if request.target in _PINGS and self._authorizer is None:
             if request.method == "GET":
                 return self._ping
             if request.method == "HEAD":
@@ -72,10 +71,11 @@ class Api:
         handler = self._handlers.get(route)
         if handler is None:
             raise NOT_SERVED(method=route.method, path=route.path)
-        if self._authorize is not None:
-            await self._authorize(call)
+        if self._authorizer is not None:
+            call = await self._authorizer.request(call)
         answer = await handler(call)
-        return answer if version == NEWEST else shaped(route, version, answer)
+        answer = answer if version == NEWEST else shaped(route, version, answer)
+        return answer if self._authorizer is None else await self._authorizer.answered(call, answer)
 
 
 def _version_refused(asked: tuple[int, int]) -> Response:
@@ -97,10 +97,10 @@ def _failed(request: Request, error: Exception) -> Response:
     return failure(request, error)
 
 
-def make_server(engine: Engine, *, server_name: str, builder_version: str = "1", authorize: Authorize | None = None,
+def make_server(engine: Engine, *, server_name: str, builder_version: str = "1", authorizer: Authorizer | None = None,
                 on_h2: Any = None) -> Server:  # fmt: skip
     return Server(
-        Api(engine, builder_version=builder_version, authorize=authorize),
+        Api(engine, builder_version=builder_version, authorizer=authorizer),
         on_error=_failed,
         on_h2=on_h2,
         default_headers={

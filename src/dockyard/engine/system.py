@@ -39,6 +39,8 @@ class HostReport:
     network: Json = field(default_factory=dict)
     """BridgeNfIptables, DefaultAddressPools, Plugins.Network, Firewall…"""
     labels: Sequence[str] = ()
+    authorization: Sequence[str] = ()
+    """Names of authorization plugins."""
     registry: Json = field(default_factory=dict)
     warnings: Sequence[str] = ()
     components: Sequence[Json] = ()
@@ -96,7 +98,8 @@ class System:
             "ProductLicense": "Apache-2.0",
             "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
                       "Error": "", "RemoteManagers": None},
-            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"],
+                        "Authorization": list(report.authorization) or None,
                         "Log": ["json-file", "local", "none"]},
             "GenericResources": None,
             "RegistryConfig": report.registry,

@@ -62,6 +62,7 @@ class EngineSettings:
     defaults: Defaults = field(default_factory=Defaults)
     cgroup_parent: str = "/dockyard"
     labels: tuple[str, ...] = ()
+    authorization_plugins: tuple[str, ...] = ()
     snapshotter: str = "auto"
     network: NetworkSettings = field(default_factory=NetworkSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
@@ -201,6 +202,7 @@ def _report(settings: EngineSettings, storage: Storage, runtime: Runtime, engine
             "InitBinary": facts.init_path or "",
         },
         labels=settings.labels,
+        authorization=settings.authorization_plugins,
         warnings=warnings,
         components=[
             {"Name": facts.runtime.name, "Version": facts.runtime.version, "Details": {}},

@@ -96,7 +96,7 @@ async def resize(call: Call) -> Answer:
 
 async def start(call: Call) -> Answer:
     # A host config in the body was refused by Docker since API 1.24; a few old clients send "{}" or "null".
-    body = await call.request.body(1 << 20)
+    body = await call.body(1 << 20)
     if body.strip() not in {b"", b"{}", b"null"}:
         raise BAD_PARAMETER(
             cause="starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
