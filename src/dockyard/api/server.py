@@ -27,7 +27,6 @@ NOT_SERVED = Code(
 Handler = Callable[[Call], Awaitable[Answer]]
 
 _log = logging.getLogger("dockyard.api")
-_PINGS = {"/_ping"} | {f"/v1.{minor}/_ping" for minor in range(OLDEST[1], NEWEST[1] + 1)}
 
 
 def _handlers() -> dict[Route, Handler]:
@@ -42,14 +41,19 @@ def _handlers() -> dict[Route, Handler]:
 class Api:
     """The handler that ``http.Server`` calls."""
 
-    def __init__(self, engine: Engine, *, builder_version: str = "1", authorizer: Authorizer | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, builder_version: str = "1", authorizer: Authorizer | None = None,
+        oldest: tuple[int, int] = OLDEST,
+    ) -> None:  # fmt: skip
         self._engine = engine
         self._authorizer = authorizer
+        self._oldest = oldest
         self._handlers = _handlers()
+        self._pings = {"/_ping"} | {f"/v1.{minor}/_ping" for minor in range(oldest[1], NEWEST[1] + 1)}
         self._ping, self._ping_head = ping_responses(builder_version)
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
-        if request.target in _PINGS and self._authorizer is None:
+        if request.target in self._pings and self._authorizer is None:
             if request.method == "GET":
                 return self._ping
             if request.method == "HEAD":
@@ -60,8 +64,8 @@ class Api:
         if request.method == "OPTIONS":
             return Response(200)
         asked, path = split_version(request.path)
-        if asked is not None and not OLDEST <= asked <= NEWEST:
-            return _version_refused(asked)
+        if asked is not None and not self._oldest <= asked <= NEWEST:
+            return _version_refused(asked, self._oldest)
         version = asked or NEWEST
         found = find(request.method, path)
         if found is None or version < found[0].since:
@@ -78,10 +82,10 @@ class Api:
         return answer if self._authorizer is None else await self._authorizer.answered(call, answer)
 
 
-def _version_refused(asked: tuple[int, int]) -> Response:
+def _version_refused(asked: tuple[int, int], least: tuple[int, int]) -> Response:
     """Docker's wording; clients older than 1.24 read plain text."""
     text = f"{asked[0]}.{asked[1]}"
-    newest, oldest = (f"{major}.{minor}" for major, minor in (NEWEST, OLDEST))
+    newest, oldest = (f"{major}.{minor}" for major, minor in (NEWEST, least))
     if asked > NEWEST:
         return plain(400, f"client version {text} is too new. Maximum supported API version is {newest}")
     message = (
@@ -98,9 +102,9 @@ def _failed(request: Request, error: Exception) -> Response:
 
 
 def make_server(engine: Engine, *, server_name: str, builder_version: str = "1", authorizer: Authorizer | None = None,
-                on_h2: Any = None) -> Server:  # fmt: skip
+                on_h2: Any = None, oldest: tuple[int, int] = OLDEST) -> Server:  # fmt: skip
     return Server(
-        Api(engine, builder_version=builder_version, authorizer=authorizer),
+        Api(engine, builder_version=builder_version, authorizer=authorizer, oldest=oldest),
         on_error=_failed,
         on_h2=on_h2,
         default_headers={

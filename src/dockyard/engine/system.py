@@ -39,6 +39,7 @@ class HostReport:
     network: Json = field(default_factory=dict)
     """BridgeNfIptables, DefaultAddressPools, Plugins.Network, Firewall…"""
     labels: Sequence[str] = ()
+    min_api_version: str = MIN_API_VERSION
     authorization: Sequence[str] = ()
     """Names of authorization plugins."""
     registry: Json = field(default_factory=dict)
@@ -108,7 +109,7 @@ class System:
 
     async def version(self) -> Json:
         build = {
-            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Os": "linux", "Arch": _go_arch(),
+            "ApiVersion": API_VERSION, "MinAPIVersion": self._report.min_api_version, "Os": "linux", "Arch": _go_arch(),
             "KernelVersion": platform.release(), "GitCommit": dockyard.__version__, "GoVersion": "",
             "BuildTime": "", "Experimental": "false",
         }  # fmt: skip

@@ -35,7 +35,7 @@ from dockyard.engine.kit import Kit
 from dockyard.engine.lock import RootLock
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
-from dockyard.engine.system import HostReport, System
+from dockyard.engine.system import MIN_API_VERSION, HostReport, System
 from dockyard.errors import NotFound
 from dockyard.model import new_id
 from dockyard.network import Controller, NetworkSettings
@@ -47,6 +47,8 @@ from dockyard.transfer import Transfer
 from dockyard.transfer.adapter import StorageImages
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+DOCKERS_NAMES = ("runc", "io.containerd.runc.v2")
+"""What clients write when they mean the usual runtime."""
 EXIT_HELPER = """#!/bin/sh
 # Run by conmon after a container has ended. While a daemon serves, it settles the end itself; flock tells.
 exec 9<"{root}/daemon.lock" && flock -n -s 9 || exit 0
@@ -63,6 +65,7 @@ class EngineSettings:
     cgroup_parent: str = "/dockyard"
     labels: tuple[str, ...] = ()
     authorization_plugins: tuple[str, ...] = ()
+    min_api_version: str = MIN_API_VERSION
     snapshotter: str = "auto"
     network: NetworkSettings = field(default_factory=NetworkSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
@@ -92,7 +95,10 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())]
     )
     facts = await probe(settings.defaults.runtime)
-    defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name)
+    if settings.defaults.init_path:
+        facts = dataclasses.replace(facts, init_path=settings.defaults.init_path)
+    names = frozenset({facts.runtime.name, *DOCKERS_NAMES})
+    defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name, runtimes=names)
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
         runtime,
@@ -100,6 +106,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         cgroup_parent=settings.cgroup_parent,
         init=settings.defaults.init,
         log_options=settings.defaults.log_options,
+        security_opt=settings.defaults.security_opt,
     )
     controller = await Controller.open(settings.root / "network", settings.run_dir, settings.network)
     transfer = Transfer(settings.transfer, StorageImages(storage), settings.root)
@@ -203,6 +210,7 @@ def _report(settings: EngineSettings, storage: Storage, runtime: Runtime, engine
         },
         labels=settings.labels,
         authorization=settings.authorization_plugins,
+        min_api_version=settings.min_api_version,
         warnings=warnings,
         components=[
             {"Name": facts.runtime.name, "Version": facts.runtime.version, "Details": {}},
