@@ -98,6 +98,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         root=Path(settings.data_root), run_dir=Path(settings.exec_root), defaults=_defaults(settings),
         cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels),
         authorization_plugins=tuple(settings.authorization_plugins), min_api_version=settings.min_api_version,
+        hosts=settings.hosts, tls=settings.tls_wanted,
         network=_network(settings),
         transfer=_transfer(settings), build=_builder(settings),
     )  # fmt: skip

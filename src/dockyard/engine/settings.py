@@ -36,7 +36,7 @@ class Defaults:
     security_opt: Sequence[str] = ()
     """Security options of every container that is not privileged; its own win."""
     runtimes: frozenset[str] = frozenset()
-    """Names that a container may ask for; all of them mean the one runtime in use."""
+    """Names that a container may ask for; none named: any."""
 
     def check_log_driver(self, driver: str, options: Mapping[str, str]) -> None:
         """Raises InvalidParameter with Docker's wording for a driver or option that we do not have."""

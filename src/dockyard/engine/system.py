@@ -68,8 +68,6 @@ class System:
             "ContainersPaused": states.count("paused"),
             "ContainersStopped": sum(state in {"created", "exited", "dead", "removing"} for state in states),
             "Images": self._count_images(),
-            "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
-            "CPUSet": True, "PidsLimit": True, "OomKillDisable": True,
             "IPv4Forwarding": _sysctl("net/ipv4/ip_forward") == "1",
             "Debug": False,
             "NFd": len(os.listdir("/proc/self/fd")),

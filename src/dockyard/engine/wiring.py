@@ -33,6 +33,8 @@ from dockyard.engine.execs import Execs
 from dockyard.engine.images import Images
 from dockyard.engine.kit import Kit
 from dockyard.engine.lock import RootLock
+from dockyard.engine.plan.report import limits
+from dockyard.engine.plan.report import warnings as settings_warnings
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.engine.system import MIN_API_VERSION, HostReport, System
@@ -64,6 +66,9 @@ class EngineSettings:
     defaults: Defaults = field(default_factory=Defaults)
     cgroup_parent: str = "/dockyard"
     labels: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    tls: bool = False
+    """Where the API is served, and whether tcp addresses speak TLS: for the warnings of ``info``."""
     authorization_plugins: tuple[str, ...] = ()
     min_api_version: str = MIN_API_VERSION
     snapshotter: str = "auto"
@@ -97,7 +102,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     facts = await probe(settings.defaults.runtime)
     if settings.defaults.init_path:
         facts = dataclasses.replace(facts, init_path=settings.defaults.init_path)
-    names = frozenset({facts.runtime.name, *DOCKERS_NAMES})
+    names = frozenset({facts.runtime.name, *DOCKERS_NAMES, *(each.name for each in facts.runtimes if each.works)})
     defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name, runtimes=names)
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
@@ -196,16 +201,20 @@ def _report(settings: EngineSettings, storage: Storage, runtime: Runtime, engine
     ]
     if not facts.can_raise_limits:
         warnings.append("This host cannot raise limits (no CAP_SYS_RESOURCE): ulimits are clamped to the daemon's own")
+    able = limits(facts.cgroup)
+    warnings += settings_warnings(able, hosts=settings.hosts, tls=settings.tls, ip_forward=settings.network.ip_forward)
     return HostReport(
         engine_id=engine_id,
         storage={"Driver": "overlay2", "DriverStatus": [list(row) for row in storage.driver_status()]},
         runtime={
+            **able,
             "Runtimes": {item.name: {"path": item.path} for item in facts.runtimes if item.works},
             "DefaultRuntime": facts.runtime.name,
             "CgroupDriver": "cgroupfs",
             "CgroupVersion": "2" if str(facts.cgroup.layout) == "v2" else "1",
             "SecurityOptions": (["name=seccomp,profile=builtin"] if facts.seccomp else [])
-            + (["name=apparmor"] if facts.apparmor else []),
+            + (["name=apparmor"] if facts.apparmor else [])
+            + ["name=cgroupns"],
             "InitBinary": facts.init_path or "",
         },
         labels=settings.labels,

@@ -24,6 +24,8 @@ CHECKPOINT = Code(
 
 class ContainerCreate(ContainerConfig, frozen=True):
     host_config: HostConfig = HostConfig()
+    runtime: str = ""
+    """Where clients before 2017 name it (docker-py still does)."""
     networking_config: NetworkingConfig = NetworkingConfig()
 
 
@@ -46,8 +48,11 @@ async def list(call: Call) -> Answer:
 async def create(call: Call) -> Answer:
     wish = await call.json(ContainerCreate)
     config = ContainerConfig(**{name: getattr(wish, name) for name in ContainerConfig.__struct_fields__})
+    host = wish.host_config
+    if wish.runtime and not host.runtime:
+        host = host.replace(runtime=wish.runtime)
     made = await call.engine.containers.create(
-        call.text("name"), config, wish.host_config, wish.networking_config, platform_of(call.text("platform"))
+        call.text("name"), config, host, wish.networking_config, platform_of(call.text("platform"))
     )
     return answers.json({"Id": made.id, "Warnings": made.warnings}, 201)
 
