@@ -243,3 +243,28 @@ def test_clients_that_never_read_freeze_nothing(engine: PrivateEngine, connected
         for sock in lazy:
             sock.close()
         engine.docker("rm", "-f", made)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_copied_files_belong_to_whom_the_archive_says_or_to_the_user(send, engine: PrivateEngine, running: bool) -> None:
+    """As dockerd does it: copyUIDGID means the user that the container runs as."""
+    made = engine.docker("create", "--user", "postgres", "busybox", "sleep", "1000").stdout.strip()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("a")
+        entry.uid, entry.gid = 1042, 1043
+        tar.addfile(entry)
+    if running:
+        assert engine.docker("start", made).returncode == 0
+    assert send("PUT", f"/containers/{made}/archive?path=/tmp", out.getvalue(), "application/x-tar").status == 200
+    got = send("GET", f"/containers/{made}/archive?path=/tmp/a")
+    with tarfile.open(fileobj=io.BytesIO(got.body)) as tar:
+        first = tar.next()
+        assert first is not None
+        assert (first.uid, first.gid) == (1042, 1043)
+    assert send("PUT", f"/containers/{made}/archive?path=/tmp&copyUIDGID=1", out.getvalue(), "application/x-tar").status == 200
+    with tarfile.open(fileobj=io.BytesIO(send("GET", f"/containers/{made}/archive?path=/tmp/a").body)) as tar:
+        second = tar.next()
+        assert second is not None
+        assert (second.uid, second.gid) == (70, 70)
+    engine.docker("rm", "-f", made)
