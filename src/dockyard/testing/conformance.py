@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import platform
 import sys
@@ -34,7 +35,8 @@ def stocked_engine(kind: str, root: Path, *, python: bool = False) -> Iterator[P
     root.mkdir(parents=True, exist_ok=True)
     certificate = make_certificate(root / "hub-certificate", *HUB_NAMES)
     trust = {"SSL_CERT_FILE": str(certificate.cert)}
-    archive = kit.archive(CACHE / ("kit-python.tar" if python else "kit.tar"), python=python)
+    made_by = hashlib.sha256(Path(kit.__file__).read_bytes()).hexdigest()[:12]
+    archive = kit.archive(CACHE / f"kit-{'python-' if python else ''}{made_by}.tar", python=python)
     names = (*kit.BUSYBOX_NAMES, "hello-world:latest", *((*kit.PYTHON_NAMES, *kit.REGISTRY_NAMES) if python else ()))
     with (
         private_engine(kind, root, local_names=HUB_NAMES, environ=trust) as engine,
