@@ -33,12 +33,17 @@ def page(found: Sequence[Report]) -> str:
         rows.append(
             f"| {report.suite} | {report.engine} | {counts['passed']} | {counts['failed']} | {counts['skipped']} | {report.rate:.1%} |"
         )
-    parts = [HEAD, "\n".join(rows)]
+    parts = [HEAD, "\n".join(rows), _machine()]
     for report in found:
         if report.engine == "dockyard":
             others = {other.engine: other for other in found if other.suite == report.suite and other is not report}
             parts.append(_failures(report, others))
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _machine() -> str:
+    heads = {(head["machine"], head["date"]) for head in (json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json")))}
+    return "Measured on " + "; ".join(f"{machine} ({date})" for machine, date in sorted(heads)) + "."
 
 
 def _failures(report: Report, others: dict[str, Report]) -> str:

@@ -83,6 +83,8 @@ TABLE: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/containers/create", create(Image="nosuch-image"), 404, "No such image: nosuch-image:latest"),
     ("POST", "/containers/create", create(Image="UPPER/Case"), 400, "must be lowercase"),
     ("POST", "/containers/create?name=bad-input", create(), 409, "already in use"),
+    ("POST", "/images/create?fromImage=busybox&platform=foo", "", 400, "unknown operating system or architecture"),
+    ("POST", "/containers/create?platform=linux/am%20d64", create(), 400, "invalid component"),
     # unknown things, paths, methods, versions
     ("GET", "/containers/nosuch/json", "", 404, "No such container: nosuch"),
     ("GET", "/images/nosuch/json", "", 404, "No such image: nosuch:latest"),
@@ -102,6 +104,9 @@ TABLE: list[tuple[str, str, Any, int, str]] = [
     ("GET", f"/containers/json?filters={filters({'status': ['sleeping']})}", "", 400, "sleeping"),
     ("GET", f"/containers/json?filters={filters({'exited': ['soon']})}", "", 400, "soon"),
     ("GET", f"/containers/json?filters={filters({'status': 7})}", "", 400, "status"),
+    ("GET", f"/networks?filters={filters({'dangling': ['true', '0']})}", "", 400, "dangling"),
+    ("GET", f"/images/json?filters={filters({'dangling': ['perhaps']})}", "", 400, "dangling"),
+    ("POST", f"/volumes/prune?filters={filters({'all': ['some']})}", "", 400, "all"),
     ("POST", "/containers/bad-input/wait?condition=tired", "", 400, "tired"),
     ("POST", "/containers/bad-input/kill?signal=SIGNOSUCH", "", 400, "SIGNOSUCH"),
     ("POST", "/containers/bad-input/rename?name=a%20b", "", 400, "Invalid container name"),
@@ -238,3 +243,28 @@ def test_clients_that_never_read_freeze_nothing(engine: PrivateEngine, connected
         for sock in lazy:
             sock.close()
         engine.docker("rm", "-f", made)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_copied_files_belong_to_whom_the_archive_says_or_to_the_user(send, engine: PrivateEngine, running: bool) -> None:
+    """As dockerd does it: copyUIDGID means the user that the container runs as."""
+    made = engine.docker("create", "--user", "postgres", "busybox", "sleep", "1000").stdout.strip()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("a")
+        entry.uid, entry.gid = 1042, 1043
+        tar.addfile(entry)
+    if running:
+        assert engine.docker("start", made).returncode == 0
+    assert send("PUT", f"/containers/{made}/archive?path=/tmp", out.getvalue(), "application/x-tar").status == 200
+    got = send("GET", f"/containers/{made}/archive?path=/tmp/a")
+    with tarfile.open(fileobj=io.BytesIO(got.body)) as tar:
+        first = tar.next()
+        assert first is not None
+        assert (first.uid, first.gid) == (1042, 1043)
+    assert send("PUT", f"/containers/{made}/archive?path=/tmp&copyUIDGID=1", out.getvalue(), "application/x-tar").status == 200
+    with tarfile.open(fileobj=io.BytesIO(send("GET", f"/containers/{made}/archive?path=/tmp/a").body)) as tar:
+        second = tar.next()
+        assert second is not None
+        assert (second.uid, second.gid) == (70, 70)
+    engine.docker("rm", "-f", made)

@@ -124,7 +124,7 @@ class Worker:
             entry.running = False
 
     def _remove(self, client: Client, entry: Entry) -> None:
-        entry.there = None
+        entry.there = entry.running = None  # a forced removal kills first: a crash in between leaves an ended container
         if self._asked(lambda: client.request("DELETE", f"/containers/{entry.name}", {"force": True, "v": True}), NotFound) is not None:
             entry.there = False
 

@@ -63,7 +63,6 @@ def test_flag_and_file_at_once_is_an_error_with_both_values() -> None:
         (b'{"labels": ["nothing"]}', "a label is key=value"),
         (b'{"bip": "10.0.0/8/9"}', "is not an address"),
         (b'{"default-address-pools": [{"base": "10.0.0.0/16", "size": 8}]}', "does not fit"),
-        (b'{"authorization-plugins": ["opa"]}', "not implemented"),
         (b'{"default-runtime": "kata"}', "'kata' does not exist"),
     ],
 )
@@ -111,3 +110,37 @@ def test_the_builders_settings() -> None:
     given = engine_settings(Settings(builder=builder)).build
     assert (given.max_cache, given.allowed) == (20 << 30, {"security.insecure"})
     assert engine_settings(Settings(builder={"gc": {"enabled": False}})).build.max_cache == -1
+
+
+def test_every_setting_is_used_or_says_that_it_is_not() -> None:
+    """A key that is read and then forgotten pretends; one in ``check`` alone is refused, and that is honest, too."""
+    import ast
+    import inspect
+
+    from dockyard.api import daemon, settings
+
+    trees = [ast.parse(inspect.getsource(module)) for module in (daemon, settings)]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in {"settings", "s"}}
+    forgotten = {option.name for option in OPTIONS if option.name not in read and not option.note} - {"features"}
+    assert forgotten == set(), "give each a use in daemon.py, a refusal in check(), or a note"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b'{"userns-remap": "default"}', "userns-remap is not implemented"),
+        (b'{"exec-opts": ["native.cgroupdriver=other"]}', "invalid cgroup driver other"),
+        (b'{"exec-opts": ["nonsense=1"]}', "invalid option nonsense"),
+        (b'{"min-api-version": "1.99"}', "invalid minimum API version 1.99"),
+        (b'{"min-api-version": "latest"}', "invalid minimum API version latest"),
+        (b'{"runtimes": {"mine": {}}}', "runtime mine: either"),
+        (b'{"default-runtime": "mine"}', "does not exist"),
+    ],
+)
+def test_what_would_be_dangerous_to_ignore_is_refused(text: bytes, told: str) -> None:
+    with pytest.raises(InvalidParameter, match=told):
+        load({}, text)
+
+
+def test_kubernetes_guides_cgroup_driver_is_accepted_and_noted() -> None:
+    assert "native.cgroupdriver=systemd is accepted without effect" in notes(load({}, b'{"exec-opts": ["native.cgroupdriver=systemd"]}'))[0]

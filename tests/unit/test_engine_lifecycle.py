@@ -154,6 +154,50 @@ async def test_on_failure_restarts_up_to_its_limit(world: World) -> None:
     assert world.containers.find("one").record.restart_count == 1
 
 
+async def test_a_program_that_could_not_run_is_explained_by_inspect_and_not_by_wait(world: World) -> None:
+    """The CLI takes an error of wait for its own failure (125): the exit code must stay the program's."""
+    world.runtime.explanations["false"] = "false is built for arm64; use another image"
+    await world.create("false", name="one")
+    waiting = await world.containers.wait("one", "next-exit")
+    await world.containers.start("one")
+    async with asyncio.timeout(5):
+        status = await waiting
+    assert (status.code, status.error) == (1, "")
+    document = msgspec.json.decode(await world.containers.inspect("one", size=False))
+    assert document["State"]["Error"] == "false is built for arm64; use another image"
+
+
+async def test_waiting_for_not_running_ends_before_a_restart(world: World) -> None:
+    await world.create("false", name="one", restart_policy=RestartPolicy(name="always"))
+    waiting = await world.containers.wait("one", "next-exit")
+    stopped = world.containers.find("one").wait("removed")
+    await world.containers.start("one")
+    async with asyncio.timeout(5):
+        await waiting
+        await (await world.containers.wait("one", "not-running"))
+    assert not stopped.done()
+    await world.containers.remove("one", volumes=False, link=False, force=True)
+    assert stopped.done()
+
+
+async def test_an_attach_without_stream_is_the_past_alone(world: World) -> None:
+    await world.create("echo", "hello", name="one")
+    await world.containers.start("one")
+    await finish(world, "one")
+    stream = await world.containers.attach("one", AttachQuery(stdout=True, logs=True))
+    async with asyncio.timeout(5):
+        assert b"".join([frame.data async for frame in stream.frames()]) == b"hello\n"
+
+
+async def test_a_link_is_removed_by_its_name(world: World) -> None:
+    await world.create("top", name="db")
+    await world.create("top", name="web", links=["db:store", "db:other"])
+    await world.containers.remove("/web/store", volumes=False, link=True, force=False)
+    assert world.containers.find("web").record.host.links == ["db:other"]
+    with pytest.raises(NotFound, match="No such link: /web/store"):
+        await world.containers.remove("web/store", volumes=False, link=True, force=False)
+
+
 async def test_stop_ends_a_restarting_container(world: World) -> None:
     await world.create("false", name="one", restart_policy=RestartPolicy(name="always"))
     ended = await world.containers.wait("one", "next-exit")

@@ -234,3 +234,18 @@ def test_event_filters() -> None:
         {"volume": ["abc"]},
     ):
         assert not matches(event, other), other
+
+
+def test_info_tells_what_this_host_can_limit_and_warns_of_the_rest() -> None:
+    from dockyard.engine.plan.report import limits, warnings
+    from dockyard.kernel.cgroup import Cgroups
+
+    v1 = Cgroups("v1", {}, frozenset({"memory", "cpu", "cpuset", "pids"}), frozenset({"memory.oom_control", "cpu.cfs_quota_us"}))
+    able = limits(v1)
+    assert (able["MemoryLimit"], able["SwapLimit"], able["OomKillDisable"]) == (True, False, True)
+    told = warnings(able, hosts=["unix:///x", "tcp://0.0.0.0:2375"], tls=False, ip_forward=True)
+    assert [line.split(": ", 1)[1][:30] for line in told] == ["No swap limit support", "API is accessible on http://0."]
+    v2 = limits(Cgroups("v2", {"": "/sys/fs/cgroup"}, frozenset({"memory", "cpu", "cpuset", "pids"})))
+    assert warnings(v2, hosts=["tcp://0.0.0.0:2376"], tls=True, ip_forward=True) == []
+    assert not v2["OomKillDisable"]
+    assert "WARNING: IPv4 forwarding is disabled" in warnings(v2, hosts=[], tls=False, ip_forward=False)

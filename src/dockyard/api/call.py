@@ -12,7 +12,7 @@ import msgspec
 
 from dockyard.api.routes import Route
 from dockyard.errors import Code, InvalidParameter
-from dockyard.http import Request
+from dockyard.http import BODY_TOO_LARGE, Request
 from dockyard.lib.clock import parse_rfc3339
 from dockyard.model import decode
 
@@ -41,6 +41,8 @@ class Call:
     route: Route
     params: dict[str, str]
     version: tuple[int, int]
+    kept: bytes | None = None
+    """The body, where somebody had to read it before the handler."""
 
     # -- query ----------------------------------------------------------------------------------------------------
 
@@ -108,9 +110,17 @@ class Call:
 
     # -- body -----------------------------------------------------------------------------------------------------
 
+    async def body(self, limit: int) -> bytes:
+        """Raises BODY_TOO_LARGE."""
+        if self.kept is None:
+            return await self.request.body(limit)
+        if len(self.kept) > limit:
+            raise BODY_TOO_LARGE(limit=limit, status=413)
+        return self.kept
+
     async def json(self, kind: type[T], *, empty: T | None = None) -> T:
         """The body as ``kind``; an empty body is ``empty`` (else an error). Wrong Content-Type is a 400, as in moby."""
-        data = await self.request.body(MAX_JSON_BODY)
+        data = await self.body(MAX_JSON_BODY)
         if not data.strip():
             if empty is not None:
                 return empty

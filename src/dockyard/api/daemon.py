@@ -13,15 +13,18 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from dockyard.api.authz import Authorizer
 from dockyard.api.ports import Engine as ApiEngine
 from dockyard.api.server import listen, make_server
-from dockyard.api.settings import BAD_SETTING, Settings, notes
+from dockyard.api.settings import BAD_SETTING, Settings, api_version, notes
 from dockyard.build.service import BuilderSettings
 from dockyard.engine.settings import Defaults
 from dockyard.engine.system import COMPAT_VERSION
 from dockyard.engine.wiring import EngineSettings, open_engine
+from dockyard.errors import InvalidParameter
 from dockyard.model import Ulimit
 from dockyard.network import NetworkSettings
+from dockyard.runtime.seccomp import load_profile
 from dockyard.transfer import Proxies
 from dockyard.transfer import Settings as TransferSettings
 
@@ -55,9 +58,13 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    authorizer = Authorizer(settings.authorization_plugins) if settings.authorization_plugins else None
     server = make_server(
-        engine, server_name=f"Docker/{COMPAT_VERSION} (linux)", builder_version="2", on_h2=engine.builds.adopt_h2
-    )
+        engine, server_name=f"Docker/{COMPAT_VERSION} (linux)", builder_version="2", authorizer=authorizer,
+        oldest=api_version(settings.min_api_version),
+        # gRPC without a request around it is something that no plugin would see: then only POST /grpc leads there.
+        on_h2=None if authorizer else engine.builds.adopt_h2,
+    )  # fmt: skip
     pidfile = Path(settings.pidfile) if settings.pidfile else None
     try:
         opened = await listen(server, settings.hosts, group=group_id(settings.group), tls=tls_context(settings))
@@ -89,7 +96,10 @@ def configure_logging(settings: Settings) -> None:
 def engine_settings(settings: Settings) -> EngineSettings:
     return EngineSettings(
         root=Path(settings.data_root), run_dir=Path(settings.exec_root), defaults=_defaults(settings),
-        cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels), network=_network(settings),
+        cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels),
+        authorization_plugins=tuple(settings.authorization_plugins), min_api_version=settings.min_api_version,
+        hosts=settings.hosts, tls=settings.tls_wanted,
+        network=_network(settings),
         transfer=_transfer(settings), build=_builder(settings),
     )  # fmt: skip
 
@@ -113,9 +123,31 @@ def _defaults(settings: Settings) -> Defaults:
     return Defaults(
         hostname=os.uname().nodename, log_driver=settings.log_driver, log_options=options,
         ipc_mode=settings.default_ipc_mode, cgroupns_mode=settings.default_cgroupns_mode,
-        shm_size=parse_size(settings.default_shm_size), runtime=settings.default_runtime, ulimits=ulimits,
-        init=settings.init,
+        shm_size=parse_size(settings.default_shm_size), runtime=_runtime(settings), ulimits=ulimits,
+        init=settings.init, init_path=settings.init_path, security_opt=_security(settings),
     )  # fmt: skip
+
+
+def _runtime(settings: Settings) -> str:
+    """Name or path of the OCI runtime to prefer; "" for the best one found."""
+    row = settings.runtimes.get(settings.default_runtime, {})
+    return str(row.get("path", "")) or settings.default_runtime
+
+
+def _security(settings: Settings) -> tuple[str, ...]:
+    """What every container gets as if it had asked (--security-opt); what it does ask for wins."""
+    options = ("no-new-privileges=true",) if settings.no_new_privileges else ()
+    profile = settings.seccomp_profile
+    if profile in ("", "builtin"):
+        return options
+    if profile == "unconfined":
+        return (*options, "seccomp=unconfined")
+    try:
+        text = Path(profile).read_text()
+        load_profile(text)
+    except (OSError, UnicodeDecodeError, InvalidParameter) as error:
+        raise BAD_SETTING(cause=f"cannot use the seccomp profile {profile}: {error}") from None
+    return (*options, f"seccomp={text}")
 
 
 def parse_size(text: str) -> int:

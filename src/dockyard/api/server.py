@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from dockyard.api.authz import Authorizer
 from dockyard.api.call import Call
 from dockyard.api.failure import failure, plain
 from dockyard.api.handlers.system import ping_responses
@@ -24,11 +25,8 @@ NOT_SERVED = Code(
 )  # fmt: skip
 
 Handler = Callable[[Call], Awaitable[Answer]]
-Authorize = Callable[[Call], Awaitable[None]]
-"""Raises Forbidden. Sees the parsed request (CVE-2024-41110: a plug-in that saw less than the daemon acted on)."""
 
 _log = logging.getLogger("dockyard.api")
-_PINGS = {"/_ping"} | {f"/v1.{minor}/_ping" for minor in range(OLDEST[1], NEWEST[1] + 1)}
 
 
 def _handlers() -> dict[Route, Handler]:
@@ -43,14 +41,19 @@ def _handlers() -> dict[Route, Handler]:
 class Api:
     """The handler that ``http.Server`` calls."""
 
-    def __init__(self, engine: Engine, *, builder_version: str = "1", authorize: Authorize | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, builder_version: str = "1", authorizer: Authorizer | None = None,
+        oldest: tuple[int, int] = OLDEST,
+    ) -> None:  # fmt: skip
         self._engine = engine
-        self._authorize = authorize
+        self._authorizer = authorizer
+        self._oldest = oldest
         self._handlers = _handlers()
+        self._pings = {"/_ping"} | {f"/v1.{minor}/_ping" for minor in range(oldest[1], NEWEST[1] + 1)}
         self._ping, self._ping_head = ping_responses(builder_version)
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
-        if request.target in _PINGS:
+        if request.target in self._pings and self._authorizer is None:
             if request.method == "GET":
                 return self._ping
             if request.method == "HEAD":
@@ -61,8 +64,8 @@ class Api:
         if request.method == "OPTIONS":
             return Response(200)
         asked, path = split_version(request.path)
-        if asked is not None and not OLDEST <= asked <= NEWEST:
-            return _version_refused(asked)
+        if asked is not None and not self._oldest <= asked <= NEWEST:
+            return _version_refused(asked, self._oldest)
         version = asked or NEWEST
         found = find(request.method, path)
         if found is None or version < found[0].since:
@@ -72,16 +75,17 @@ class Api:
         handler = self._handlers.get(route)
         if handler is None:
             raise NOT_SERVED(method=route.method, path=route.path)
-        if self._authorize is not None:
-            await self._authorize(call)
+        if self._authorizer is not None:
+            call = await self._authorizer.request(call)
         answer = await handler(call)
-        return answer if version == NEWEST else shaped(route, version, answer)
+        answer = answer if version == NEWEST else shaped(route, version, answer)
+        return answer if self._authorizer is None else await self._authorizer.answered(call, answer)
 
 
-def _version_refused(asked: tuple[int, int]) -> Response:
+def _version_refused(asked: tuple[int, int], least: tuple[int, int]) -> Response:
     """Docker's wording; clients older than 1.24 read plain text."""
     text = f"{asked[0]}.{asked[1]}"
-    newest, oldest = (f"{major}.{minor}" for major, minor in (NEWEST, OLDEST))
+    newest, oldest = (f"{major}.{minor}" for major, minor in (NEWEST, least))
     if asked > NEWEST:
         return plain(400, f"client version {text} is too new. Maximum supported API version is {newest}")
     message = (
@@ -97,10 +101,10 @@ def _failed(request: Request, error: Exception) -> Response:
     return failure(request, error)
 
 
-def make_server(engine: Engine, *, server_name: str, builder_version: str = "1", authorize: Authorize | None = None,
-                on_h2: Any = None) -> Server:  # fmt: skip
+def make_server(engine: Engine, *, server_name: str, builder_version: str = "1", authorizer: Authorizer | None = None,
+                on_h2: Any = None, oldest: tuple[int, int] = OLDEST) -> Server:  # fmt: skip
     return Server(
-        Api(engine, builder_version=builder_version, authorize=authorize),
+        Api(engine, builder_version=builder_version, authorizer=authorizer, oldest=oldest),
         on_error=_failed,
         on_h2=on_h2,
         default_headers={

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from dockyard.api.routes import NEWEST, OLDEST
 from dockyard.errors import Code, InvalidParameter
 
 BAD_FILE = Code("DY-API-040", InvalidParameter, "unable to configure the daemon with file {file}: {cause}")
@@ -58,7 +60,7 @@ class Settings:
     debug: bool = _s(False, "log at debug level", short="D")
     log_level: str = _s("info", f"one of {', '.join(LOG_LEVELS)}", short="l")
     log_format: str = _s("text", "text or json")
-    raw_logs: bool = _s(False, "log without colour")
+    raw_logs: bool = _s(False, "log without colour", note="the log has no colour")
     # containers
     cgroup_parent: str = _s("", "parent cgroup of all containers")
     default_cgroupns_mode: str = _s("host", "cgroup namespace: host or private")
@@ -76,13 +78,13 @@ class Settings:
     seccomp_profile: str = _s("", "seccomp profile: a path, builtin or unconfined")
     selinux_enabled: bool = _s(False, "SELinux labels")
     userns_remap: str = _s("", "user:group of the user namespace")
-    cpu_rt_period: int = _s(0, "limit of CPU real-time period in microseconds")
-    cpu_rt_runtime: int = _s(0, "limit of CPU real-time runtime in microseconds")
+    cpu_rt_period: int = _s(0, "limit of CPU real-time period in microseconds", note="real-time scheduling is set per container only")
+    cpu_rt_runtime: int = _s(0, "limit of CPU real-time runtime in microseconds", note="real-time scheduling is set per container only")
     shutdown_timeout: int = _s(15, "seconds for containers to stop at shutdown", note="containers outlive the daemon")
     live_restore: bool = _s(True, "containers outlive the daemon", note="always on")
     # images and registries
     storage_driver: str = _s("", "storage driver (overlay2)", short="s")
-    storage_opts: Lines = _s((), "options of the storage driver", flag="storage-opt")
+    storage_opts: Lines = _s((), "options of the storage driver", flag="storage-opt", note="the storage has nothing to set")
     registry_mirrors: Lines = _s((), "mirror of Docker Hub", flag="registry-mirror")
     insecure_registries: Lines = _s((), "registry without verified TLS (host or CIDR)", flag="insecure-registry")
     allow_nondistributable_artifacts: Lines = _s((), "registries that get foreign layers", note="pushed as any other")
@@ -128,11 +130,11 @@ class Settings:
     labels: Lines = _s((), "label of the daemon (key=value)", flag="label")
     features: Map = _s({}, "switches (buildkit, containerd-snapshotter)", flag="feature")
     builder: Map = _s({}, "settings of the builder (gc, entitlements)", flag="-")
-    metrics_addr: str = _s("", "address of the metrics")
-    experimental: bool = _s(False, "experimental features")
+    metrics_addr: str = _s("", "address of the metrics", note="no metrics are served")
+    experimental: bool = _s(False, "experimental features", note="nothing here is experimental")
     min_api_version: str = _s("1.24", "oldest API version served", flag="-")
     authorization_plugins: Lines = _s((), "authorization plugins", flag="authorization-plugin")
-    cdi_spec_dirs: Lines = _s((), "directories of CDI specifications", flag="cdi-spec-dir")
+    cdi_spec_dirs: Lines = _s((), "directories of CDI specifications", flag="cdi-spec-dir", note="CDI devices are not served")
     # swarm, containerd: accepted, so that existing files and units carry over
     containerd: str = _s("", "containerd's socket", note=_CONTAINERD)
     containerd_namespace: str = _s("moby", "containerd's namespace", note=_CONTAINERD)
@@ -217,7 +219,8 @@ def load(flags: Mapping[str, Any], text: bytes | None = None, *, file: str = DEF
 
 def notes(settings: Settings) -> list[str]:
     """What was set and has no effect here, as sentences for the log."""
-    return [
+    told = ["native.cgroupdriver=systemd is accepted without effect: Dockyard keeps its cgroups itself (cgroupfs)"]
+    return told * ("native.cgroupdriver=systemd" in settings.exec_opts) + [
         f"{option.key} is accepted without effect: {option.note}"
         for option in OPTIONS
         if option.note and getattr(settings, option.name) != option.default
@@ -328,6 +331,11 @@ def normal_host(host: str, *, tls: bool) -> str:
     return f"tcp://{name or 'localhost'}:{port}"
 
 
+def api_version(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
 def check(settings: Settings) -> None:
     """Contradictions and values that cannot be. Raises InvalidParameter."""
     for broken, cause in _contradictions(settings):
@@ -366,11 +374,18 @@ def _contradictions(s: Settings) -> Iterable[tuple[bool, str]]:
     yield s.max_concurrent_downloads < 0, f"invalid max concurrent downloads: {s.max_concurrent_downloads}"
     yield s.max_concurrent_uploads < 0, f"invalid max concurrent uploads: {s.max_concurrent_uploads}"
     yield s.max_download_attempts < 1, f"invalid max download attempts: {s.max_download_attempts}"
-    yield (
-        bool(s.authorization_plugins),
-        ("authorization-plugins are not implemented by Dockyard yet: without them nobody would be refused"),
-    )
     yield s.selinux_enabled, "selinux-enabled is not implemented by Dockyard yet"
+    yield bool(s.userns_remap), "userns-remap is not implemented by Dockyard yet: containers would run as the host's root"
+    for option in s.exec_opts:
+        key, _, value = option.partition("=")
+        yield key != "native.cgroupdriver", f"invalid option {key} in exec-opts: only native.cgroupdriver is known"
+        yield value not in ("cgroupfs", "systemd"), f"invalid cgroup driver {value}: cgroupfs or systemd"
+    yield (
+        not re.fullmatch(r"1\.\d{1,3}", s.min_api_version) or not OLDEST <= api_version(s.min_api_version) <= NEWEST,
+        f"invalid minimum API version {s.min_api_version}: between {OLDEST[0]}.{OLDEST[1]} and {NEWEST[0]}.{NEWEST[1]} are served",
+    )
+    for name, row in s.runtimes.items():
+        yield not (isinstance(row, dict) and row.get("path")), f"runtime {name}: either a runtimeType or a path must be configured"
     yield (
         s.tlsverify and not (s.tlscacert and s.tlscert and s.tlskey),
         ("tlsverify needs tlscacert, tlscert and tlskey"),

@@ -152,7 +152,7 @@ def from_container(shell: Shell, container: str, source: str, path: str, *, foll
         try:
             with safefs.root_fd(made.folder) as root:
                 stream = ChunkReader(renamed(answer.chunks(), made.name, counted))
-                unpack(stream, root, "/", keep_kind=True, keep_owner=keep)
+                unpack(stream, root, "/", keep_kind=True, owner=None if keep else (os.geteuid(), os.getegid()))
         except FileNotFoundError:
             raise Refusal(f"invalid output path: directory {made.folder} does not exist") from None
         except OSError as error:

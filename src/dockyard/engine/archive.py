@@ -23,7 +23,8 @@ from dockyard.engine.model import Record
 from dockyard.kernel import safefs
 from dockyard.lib import clock
 from dockyard.model.exchange import PathStat
-from dockyard.storage.files import pack, unpack
+from dockyard.runtime import users
+from dockyard.storage.files import Owner, pack, unpack
 from dockyard.storage.pipe import run_with_input, stream_from_thread
 
 COPIES = 4
@@ -122,7 +123,10 @@ async def _packed(kit: Kit, record: Record, path: str, name: str) -> AsyncIterat
 async def put(
     kit: Kit, record: Record, path: str, tar: AsyncIterator[bytes], *, keep_kind: bool, copy_owner: bool
 ) -> None:
-    """Unpacks into an existing directory. ``keep_kind``: a directory is never replaced by a file, nor the reverse."""
+    """Unpacks into an existing directory. ``keep_kind``: a directory is never replaced by a file, nor the reverse. Files
+    belong to whom the archive says, or, with ``copy_owner``, to the user that the container runs as (moby's
+    copyUIDGID)."""
+    owner = await _user(kit, record) if copy_owner else None
     async with _place(kit, record, path) as place:
         if not place.writable:
             raise PATH_READ_ONLY()
@@ -136,10 +140,19 @@ async def put(
             await run_with_input(
                 _threads,
                 tar,
-                lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, keep_owner=copy_owner),
+                lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, owner=owner),
             )
         except OSError as error:
             raise _refused(error) from None
+
+
+async def _user(kit: Kit, record: Record) -> Owner | None:
+    """Who the container runs as, where its config says so."""
+    if not record.config.user:
+        return None
+    async with _place(kit, record, "/") as place:
+        user = await asyncio.to_thread(users.resolve, place.root, record.config.user)
+    return user.uid, user.gid
 
 
 def _refused(error: OSError) -> Exception:

@@ -114,6 +114,8 @@ class Creation:
         """The host config as Docker stores it: defaults written out."""
         log = host.log_config
         self._defaults.check_log_driver(log.type, log.config or {})
+        if self._defaults.runtimes and host.runtime and host.runtime not in self._defaults.runtimes:
+            raise errors.BAD_REQUEST(cause=f"unknown or invalid runtime name: {host.runtime}")
         return host.replace(
             log_config=LogConfig(type=log.type or self._defaults.log_driver, config=log.config or {}),
             network_mode="bridge" if host.network_mode in {"", "default"} else host.network_mode,

@@ -18,6 +18,11 @@ from dockyard.engine.store import Store
 from dockyard.engine.system import HostReport, System
 from dockyard.model.exchange import PathStat
 
+_LIMITS = dict.fromkeys(
+    ("MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit", "OomKillDisable"), True
+)
+"""Simulated containers keep any limit."""
+
 
 class DryContainers(Containers):
     """Simulated containers have no files to copy."""
@@ -49,7 +54,7 @@ def dry_engine(root: Path) -> Engine:
     networks = FakeNetworkService(kit.events)
     network.identify = networks.identify
     containers = DryContainers(kit, Defaults(hostname=platform.node(), runtime="runc"))
-    report = HostReport(engine_id="dryrun", storage={"Driver": "overlay2", "DriverStatus": [["Simulated", "true"]]})
+    report = HostReport(engine_id="dryrun", storage={"Driver": "overlay2", "DriverStatus": [["Simulated", "true"]]}, runtime=_LIMITS)
     return Engine(
         kit=kit,
         containers=containers,

@@ -12,7 +12,7 @@ from dockyard.engine import lifecycle
 from dockyard.engine.errors import BAD_REQUEST
 from dockyard.engine.kit import Kit
 from dockyard.engine.plan.names import no_such_image
-from dockyard.engine.plan.select import Filters, match_labels, prune_until
+from dockyard.engine.plan.select import Filters, flag, match_labels, prune_until
 from dockyard.errors import NotFound
 from dockyard.lib.clock import parse_rfc3339
 from dockyard.model import ContainerConfig, encode
@@ -74,10 +74,8 @@ class Images:
             digests = [item for item in digests if any(_matches(pattern, item) for pattern in patterns)]
             if not tags and not digests:
                 return None
-        if dangling := filters.get("dangling"):
-            wanted = any(value.lower() in {"1", "true"} for value in dangling)
-            if wanted != (not image.repo_tags):
-                return None
+        if (dangling := flag(filters, "dangling")) is not None and dangling != (not image.repo_tags):
+            return None
         used = sum(container.record.image_id == image.id for container in self._kit.containers.values())
         return {
             "Id": image.id, "ParentId": image.parent or "", "RepoTags": tags, "RepoDigests": digests,
@@ -135,7 +133,7 @@ class Images:
         return [{"Untagged": row.untagged} if row.untagged else {"Deleted": row.deleted} for row in removed]
 
     async def prune(self, filters: Filters) -> Json:
-        dangling = not any(value.lower() in {"0", "false"} for value in filters.get("dangling", ()))
+        dangling = flag(filters, "dangling", True) is True
         until = prune_until(filters, self._kit.now())
 
         def keep(image: Image) -> bool:

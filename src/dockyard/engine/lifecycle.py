@@ -29,6 +29,10 @@ DEFAULT_STOP_TIMEOUT = 10
 KILL_TIMEOUT = 10.0
 """Seconds for a SIGKILLed container to be seen ending (moby waits as long)."""
 SIGKILL = 9
+COULD_NOT_RUN = frozenset({1, 126, 127, 255})
+"""Exit codes of runtimes, shells and loaders when the program, its interpreter or a library is not as it must be."""
+AT_ONCE, EXPLAIN_LIMIT = 3.0, 2.0
+"""Seconds that such a container ran at most, and that looking for the reason may take."""
 
 _log = logging.getLogger("dockyard.engine")
 
@@ -62,7 +66,7 @@ async def start_locked(container: Container) -> None:
         running = container.record.replace(
             pending="", conmon_pid=process.conmon_pid, conmon_start=process.conmon_start, boot_id=kit.boot_id
         ).with_state(
-            status="running", pid=process.pid, started_at=kit.now(), exit_code=0, error="", oom_killed=False,
+            status="running", pid=process.pid, started_at=kit.now(), exit_code=0, error="", why="", oom_killed=False,
             health=health_state,
         )  # fmt: skip
         container.save(running)
@@ -189,10 +193,11 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
         record = container.record
         ran_for = (ended.at - record.state.started_at) / 1e9
         again = should_restart(record, ended.code, daemon_start=daemon_start)
+        why = await _why(container, ended, ran_for)
         container.save(
             record.replace(restart_count=record.restart_count + 1 if again else record.restart_count).with_state(
                 status="restarting" if again else "exited", pid=0, exit_code=ended.code, finished_at=ended.at,
-                oom_killed=ended.oom_killed,
+                oom_killed=ended.oom_killed, why=why,
             )
         )  # fmt: skip
         faultpoint("settle.recorded")
@@ -210,6 +215,21 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
         container.restart_delay = 0.0
         if record.host.auto_remove:
             await remove_locked(container, volumes=True)
+
+
+async def _why(container: Container, ended: Ended, ran_for: float) -> str:
+    """What the file system tells of a program that ended at once with the code of one that could not run."""
+    record = container.record
+    if ended.code not in COULD_NOT_RUN or ran_for > AT_ONCE or record.stopped_by_user:
+        return ""
+    try:
+        async with asyncio.timeout(EXPLAIN_LIMIT):
+            why = await container.kit.runtime.explain(record, str(container.kit.directory(record.id)))
+    except (TimeoutError, OSError):
+        return ""
+    if why:
+        _log.warning("container %s ended at once with %d: %s", record.name, ended.code, why)
+    return why
 
 
 async def release(container: Container) -> None:

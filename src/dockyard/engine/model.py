@@ -44,6 +44,9 @@ class State(msgspec.Struct, frozen=True):
     pid: int = 0
     exit_code: int = 0
     error: str = ""
+    """Why it could not be started; whoever waits is told."""
+    why: str = ""
+    """Why it ended at once, where that can be seen: shown by inspect alone, for the exit code is the program's own."""
     oom_killed: bool = False
     started_at: int = 0
     finished_at: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dockyard.engine.errors import BAD_REQUEST
@@ -31,6 +31,12 @@ class Defaults:
     """Empty: the one that the host's probe prefers; its name is put here when the engine opens."""
     ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     init: bool = False
+    init_path: str = ""
+    """Of the init program; "" for the one found."""
+    security_opt: Sequence[str] = ()
+    """Security options of every container that is not privileged; its own win."""
+    runtimes: frozenset[str] = frozenset()
+    """Names that a container may ask for; none named: any."""
 
     def check_log_driver(self, driver: str, options: Mapping[str, str]) -> None:
         """Raises InvalidParameter with Docker's wording for a driver or option that we do not have."""

@@ -39,6 +39,9 @@ class HostReport:
     network: Json = field(default_factory=dict)
     """BridgeNfIptables, DefaultAddressPools, Plugins.Network, Firewall…"""
     labels: Sequence[str] = ()
+    min_api_version: str = MIN_API_VERSION
+    authorization: Sequence[str] = ()
+    """Names of authorization plugins."""
     registry: Json = field(default_factory=dict)
     warnings: Sequence[str] = ()
     components: Sequence[Json] = ()
@@ -65,8 +68,6 @@ class System:
             "ContainersPaused": states.count("paused"),
             "ContainersStopped": sum(state in {"created", "exited", "dead", "removing"} for state in states),
             "Images": self._count_images(),
-            "MemoryLimit": True, "SwapLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True, "CPUShares": True,
-            "CPUSet": True, "PidsLimit": True, "OomKillDisable": True,
             "IPv4Forwarding": _sysctl("net/ipv4/ip_forward") == "1",
             "Debug": False,
             "NFd": len(os.listdir("/proc/self/fd")),
@@ -96,7 +97,8 @@ class System:
             "ProductLicense": "Apache-2.0",
             "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
                       "Error": "", "RemoteManagers": None},
-            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"],
+                        "Authorization": list(report.authorization) or None,
                         "Log": ["json-file", "local", "none"]},
             "GenericResources": None,
             "RegistryConfig": report.registry,
@@ -105,7 +107,7 @@ class System:
 
     async def version(self) -> Json:
         build = {
-            "ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION, "Os": "linux", "Arch": _go_arch(),
+            "ApiVersion": API_VERSION, "MinAPIVersion": self._report.min_api_version, "Os": "linux", "Arch": _go_arch(),
             "KernelVersion": platform.release(), "GitCommit": dockyard.__version__, "GoVersion": "",
             "BuildTime": "", "Experimental": "false",
         }  # fmt: skip

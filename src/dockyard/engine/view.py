@@ -76,7 +76,7 @@ def state_document(state: State) -> Json:
         "Dead": state.status == "dead",
         "Pid": state.pid,
         "ExitCode": state.exit_code,
-        "Error": state.error,
+        "Error": state.error or state.why,
         "StartedAt": clock.rfc3339(state.started_at),
         "FinishedAt": clock.rfc3339(state.finished_at),
     }

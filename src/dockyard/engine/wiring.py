@@ -33,9 +33,11 @@ from dockyard.engine.execs import Execs
 from dockyard.engine.images import Images
 from dockyard.engine.kit import Kit
 from dockyard.engine.lock import RootLock
+from dockyard.engine.plan.report import limits
+from dockyard.engine.plan.report import warnings as settings_warnings
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
-from dockyard.engine.system import HostReport, System
+from dockyard.engine.system import MIN_API_VERSION, HostReport, System
 from dockyard.errors import NotFound
 from dockyard.model import new_id
 from dockyard.network import Controller, NetworkSettings
@@ -47,6 +49,8 @@ from dockyard.transfer import Transfer
 from dockyard.transfer.adapter import StorageImages
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+DOCKERS_NAMES = ("runc", "io.containerd.runc.v2")
+"""What clients write when they mean the usual runtime."""
 EXIT_HELPER = """#!/bin/sh
 # Run by conmon after a container has ended. While a daemon serves, it settles the end itself; flock tells.
 exec 9<"{root}/daemon.lock" && flock -n -s 9 || exit 0
@@ -62,6 +66,11 @@ class EngineSettings:
     defaults: Defaults = field(default_factory=Defaults)
     cgroup_parent: str = "/dockyard"
     labels: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    tls: bool = False
+    """Where the API is served, and whether tcp addresses speak TLS: for the warnings of ``info``."""
+    authorization_plugins: tuple[str, ...] = ()
+    min_api_version: str = MIN_API_VERSION
     snapshotter: str = "auto"
     network: NetworkSettings = field(default_factory=NetworkSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
@@ -91,7 +100,10 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())]
     )
     facts = await probe(settings.defaults.runtime)
-    defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name)
+    if settings.defaults.init_path:
+        facts = dataclasses.replace(facts, init_path=settings.defaults.init_path)
+    names = frozenset({facts.runtime.name, *DOCKERS_NAMES, *(each.name for each in facts.runtimes if each.works)})
+    defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name, runtimes=names)
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
         runtime,
@@ -99,6 +111,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         cgroup_parent=settings.cgroup_parent,
         init=settings.defaults.init,
         log_options=settings.defaults.log_options,
+        security_opt=settings.defaults.security_opt,
     )
     controller = await Controller.open(settings.root / "network", settings.run_dir, settings.network)
     transfer = Transfer(settings.transfer, StorageImages(storage), settings.root)
@@ -188,19 +201,25 @@ def _report(settings: EngineSettings, storage: Storage, runtime: Runtime, engine
     ]
     if not facts.can_raise_limits:
         warnings.append("This host cannot raise limits (no CAP_SYS_RESOURCE): ulimits are clamped to the daemon's own")
+    able = limits(facts.cgroup)
+    warnings += settings_warnings(able, hosts=settings.hosts, tls=settings.tls, ip_forward=settings.network.ip_forward)
     return HostReport(
         engine_id=engine_id,
         storage={"Driver": "overlay2", "DriverStatus": [list(row) for row in storage.driver_status()]},
         runtime={
+            **able,
             "Runtimes": {item.name: {"path": item.path} for item in facts.runtimes if item.works},
             "DefaultRuntime": facts.runtime.name,
             "CgroupDriver": "cgroupfs",
             "CgroupVersion": "2" if str(facts.cgroup.layout) == "v2" else "1",
             "SecurityOptions": (["name=seccomp,profile=builtin"] if facts.seccomp else [])
-            + (["name=apparmor"] if facts.apparmor else []),
+            + (["name=apparmor"] if facts.apparmor else [])
+            + ["name=cgroupns"],
             "InitBinary": facts.init_path or "",
         },
         labels=settings.labels,
+        authorization=settings.authorization_plugins,
+        min_api_version=settings.min_api_version,
         warnings=warnings,
         components=[
             {"Name": facts.runtime.name, "Version": facts.runtime.version, "Details": {}},

@@ -20,6 +20,7 @@ from .compress import Plain, Reader
 from .errors import CANNOT_UNPACK
 from .upper import tar_member, walk
 
+Owner = tuple[int, int]
 MAX_MEMBERS = 5_000_000
 PIECE = 1 << 20
 
@@ -42,16 +43,16 @@ def pack(root: int, path: str, name: str, *, follow: bool) -> Generator[bytes, N
     yield tar.END_OF_ARCHIVE
 
 
-def unpack(source: Reader, root: int, base: str, *, keep_kind: bool, keep_owner: bool) -> None:
+def unpack(source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owner | None) -> None:
     """Unpacks (compressed or not) below the directory ``base``. ``keep_kind``: a directory never replaces a file, nor the
-    reverse. Without ``keep_owner`` all becomes this process's own, as dockerd (root) has it."""
+    reverse. ``owner``: (uid, gid) of all that is made; None: what the archive says."""
     plain = Plain(source)
     archive = StreamReader(plain.read, MAX_MEMBERS)
     times: list[tuple[str, int]] = []
     while (header := archive.next()) is not None:
         name = _clean(header.name)
         if name:
-            _place(root, f"{base.rstrip('/')}/{name}", base, header, archive, keep_kind=keep_kind, keep_owner=keep_owner)
+            _place(root, f"{base.rstrip('/')}/{name}", base, header, archive, keep_kind=keep_kind, owner=owner)
             if header.type == tar.DIR:
                 times.append((f"{base.rstrip('/')}/{name}", header.mtime_ns))
     while plain.read(PIECE):
@@ -69,7 +70,7 @@ def _clean(name: bytes) -> str:
 
 
 def _place(
-    root: int, path: str, base: str, header: TarHeader, archive: StreamReader, *, keep_kind: bool, keep_owner: bool
+    root: int, path: str, base: str, header: TarHeader, archive: StreamReader, *, keep_kind: bool, owner: Owner | None
 ) -> None:
     with safefs.parent_of(root, path, create=True) as (parent, leaf):
         is_dir = header.type == tar.DIR
@@ -86,7 +87,7 @@ def _place(
                 safefs.remove_tree(parent, leaf)
                 found = None
         _make(root, base, parent, leaf, header, archive, exists=found is not None)
-        _metadata(parent, leaf, header, keep_owner=keep_owner)
+        _metadata(parent, leaf, header, owner)
 
 
 def _make(
@@ -112,11 +113,11 @@ def _make(
                 out.write(piece)
 
 
-def _metadata(parent: int, leaf: str, header: TarHeader, *, keep_owner: bool) -> None:
+def _metadata(parent: int, leaf: str, header: TarHeader, owner: Owner | None) -> None:
     """chown first: it clears setuid bits and file capabilities."""
     if header.type == tar.LINK:
         return
-    uid, gid = (header.uid, header.gid) if keep_owner else (os.geteuid(), os.getegid())
+    uid, gid = owner or (header.uid, header.gid)
     os.chown(leaf, uid, gid, dir_fd=parent, follow_symlinks=False)
     if header.type != tar.SYMLINK:
         os.chmod(leaf, stat.S_IMODE(header.mode), dir_fd=parent)

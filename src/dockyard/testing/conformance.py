@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import platform
 import sys
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import kit
+from . import kit, podman_suite
 from .engines import KINDS, PrivateEngine, private_engine
 from .registries import debian_registry, make_certificate
 from .suites import CACHE, SUITES, Outcome, Report, run_suite
@@ -34,8 +35,9 @@ def stocked_engine(kind: str, root: Path, *, python: bool = False) -> Iterator[P
     root.mkdir(parents=True, exist_ok=True)
     certificate = make_certificate(root / "hub-certificate", *HUB_NAMES)
     trust = {"SSL_CERT_FILE": str(certificate.cert)}
-    archive = kit.archive(CACHE / ("kit-python.tar" if python else "kit.tar"), python=python)
-    names = (*kit.BUSYBOX_NAMES, "hello-world:latest", *(kit.PYTHON_NAMES if python else ()))
+    made_by = hashlib.sha256(Path(kit.__file__).read_bytes()).hexdigest()[:12]
+    archive = kit.archive(CACHE / f"kit-{'python-' if python else ''}{made_by}.tar", python=python)
+    names = (*kit.BUSYBOX_NAMES, "hello-world:latest", *((*kit.PYTHON_NAMES, *kit.REGISTRY_NAMES) if python else ()))
     with (
         private_engine(kind, root, local_names=HUB_NAMES, environ=trust) as engine,
         debian_registry(root / "hub", port=443, tls=certificate, inside=engine.inside),
@@ -80,13 +82,13 @@ def load(file: Path) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dockyard.testing.conformance", description=__doc__)
-    parser.add_argument("suites", nargs="*", choices=[[], *SUITES], help="which (default: all)")
+    parser.add_argument("suites", nargs="*", choices=[[], *SUITES, podman_suite.NAME], help="which (default: all)")
     parser.add_argument("--engine", action="append", choices=KINDS, help="default: dockyard")
     parser.add_argument("-k", dest="only", default="", help="only tests that match (pytest's -k); saves nothing")
     parser.add_argument("--logs", type=Path, help="directory that keeps the suite's and the engine's output")
     options = parser.parse_args(arguments)
     for kind in options.engine or ["dockyard"]:
-        for name in options.suites or SUITES:
+        for name in options.suites or (*SUITES, podman_suite.NAME):
             report = _run(name, kind, options.only, options.logs)
             counts = report.count()
             print(f"{name} on {kind}: {dict(counts)}, {report.rate:.1%} of what ran passed", flush=True)
@@ -99,12 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, kind: str, only: str, logs: Path | None) -> Report:
-    suite = SUITES[name]
+    suite = SUITES.get(name)
     with tempfile.TemporaryDirectory(prefix="dy-conf-") as folder:
         root = Path(folder) / "e"
-        with stocked_engine(kind, root, python=suite.python) as engine:
+        with stocked_engine(kind, root, python=suite is not None and suite.python) as engine:
             try:
-                return run_suite(suite, engine, only=only)
+                return podman_suite.run(engine) if suite is None else run_suite(suite, engine, only=only)
             finally:
                 if logs:
                     logs.mkdir(parents=True, exist_ok=True)

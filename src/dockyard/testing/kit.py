@@ -1,8 +1,8 @@
 """Images for conformance runs that need no registry: docker archives made from this host's busybox and Debian mirror.
 
 The names are those that the suites of others ask for; the content is a busybox tree (``alpine:3.10``, ``busybox``),
-one static program (``hello-world``) or a small Debian with Python (``python:3.13-alpine``). Every engine loads the same
-file.
+one static program (``hello-world``), a small Debian with Python (``python:3.13-alpine``), or Debian's docker-registry.
+Every engine loads the same file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ CREATED = "2024-01-01T00:00:00Z"
 EPOCH = 1704067200
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BUSYBOX_NAMES = ("alpine:3.10", "alpine:latest", "busybox:latest", "busybox:buildroot-2014.02")
-PYTHON_NAMES = ("python:3.13-alpine", "python:3.14-alpine")
+PYTHON_NAMES = ("python:3.13-alpine", "python:3.14-alpine", "python:latest")
+REGISTRY_NAMES = ("registry:2",)
+REGISTRY = Path("/usr/bin/docker-registry")
 _FOLDERS = "bin sbin etc root home usr usr/bin usr/sbin lib var var/run var/opt proc sys dev mnt opt srv run"
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70::/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
@@ -34,7 +36,7 @@ _FILES = {
 
 
 def archive(path: Path, *, python: bool = False) -> Path:
-    """A docker archive with the whole kit at ``path`` (kept if it is there). ``python`` adds the Debian image."""
+    """A docker archive with the whole kit at ``path`` (kept if it is there). ``python`` adds the Debian and registry images."""
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +47,7 @@ def archive(path: Path, *, python: bool = False) -> Path:
         (("hello-world:latest",), _hello_layer(), {"Cmd": ["/bin/echo", "Hello from Docker!"]}),
     ]
     if python:
+        images.append((REGISTRY_NAMES, _registry_layer(), {"Cmd": ["/bin/registry", "serve", "/config.yml"]}))
         images.append((PYTHON_NAMES, _python_layer(path.parent), {"Cmd": ["python3"]}))
     part = path.with_suffix(".part")
     with tarfile.open(part, "w") as out:
@@ -99,6 +102,23 @@ def _hello_layer() -> bytes:
         _add(tar, "bin", b"", tarfile.DIRTYPE, 0o755)
         _add(tar, "bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
         _add(tar, "bin/echo", b"", tarfile.SYMTYPE, 0o777, link="busybox")
+    return buffer.getvalue()
+
+
+def _registry_layer() -> bytes:
+    """Debian's docker-registry with the two files of libc that it needs, on port 5000."""
+    config = {
+        "version": 0.1, "http": {"addr": ":5000", "secret": "for-tests"},
+        "storage": {"filesystem": {"rootdirectory": "/var/lib/registry"}, "delete": {"enabled": True}},
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ("bin", "lib64", "lib", "lib/x86_64-linux-gnu", "tmp", "etc", "var", "var/lib", "var/lib/registry"):
+            _add(tar, name, b"", tarfile.DIRTYPE, 0o755)
+        _add(tar, "bin/registry", REGISTRY.read_bytes(), mode=0o755)
+        for library in ("lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"):
+            _add(tar, library, Path("/", library).resolve().read_bytes(), mode=0o755)
+        _add(tar, "config.yml", json.dumps(config).encode())
     return buffer.getvalue()
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from dockyard.api import answers, frames
 from dockyard.api.call import BAD_PARAMETER, Call
+from dockyard.api.platforms import platform_of
 from dockyard.errors import Code, NotImplementedYet
 from dockyard.http import Answer, Response, StreamResponse
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
@@ -23,6 +24,8 @@ CHECKPOINT = Code(
 
 class ContainerCreate(ContainerConfig, frozen=True):
     host_config: HostConfig = HostConfig()
+    runtime: str = ""
+    """Where clients before 2017 name it (docker-py still does)."""
     networking_config: NetworkingConfig = NetworkingConfig()
 
 
@@ -48,8 +51,10 @@ async def create(call: Call) -> Answer:
     host = wish.host_config
     if call.version < (1, 40) and not host.ipc_mode:
         host = host.replace(ipc_mode="shareable")  # the default that old clients count on (moby postContainersCreate)
+    if wish.runtime and not host.runtime:
+        host = host.replace(runtime=wish.runtime)
     made = await call.engine.containers.create(
-        call.text("name"), config, host, wish.networking_config, call.text("platform")
+        call.text("name"), config, host, wish.networking_config, platform_of(call.text("platform"))
     )
     return answers.json({"Id": made.id, "Warnings": made.warnings}, 201)
 
@@ -98,7 +103,7 @@ async def resize(call: Call) -> Answer:
 
 async def start(call: Call) -> Answer:
     # A host config in the body was refused by Docker since API 1.24; a few old clients send "{}" or "null".
-    body = await call.request.body(1 << 20)
+    body = await call.body(1 << 20)
     if body.strip() not in {b"", b"{}", b"null"}:
         raise BAD_PARAMETER(
             cause="starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"

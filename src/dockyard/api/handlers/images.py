@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from dockyard.api import answers
 from dockyard.api.call import BAD_PARAMETER, Call
+from dockyard.api.platforms import platform_of
 from dockyard.http import Answer
 from dockyard.model import ContainerConfig
 
@@ -25,7 +24,7 @@ async def list(call: Call) -> Answer:
 
 async def inspect(call: Call) -> Answer:
     found = await call.engine.images.inspect(
-        call.params["name"], platform=_platform(call.text("platform")), manifests=call.flag("manifests")
+        call.params["name"], platform=platform_of(call.text("platform")), manifests=call.flag("manifests")
     )
     if call.version >= (1, 45):  # these two were removed; no shaping can add them, for it does not know the image
         found.pop("Container", None)
@@ -38,7 +37,7 @@ async def inspect(call: Call) -> Answer:
 
 
 async def history(call: Call) -> Answer:
-    return answers.json(await call.engine.images.history(call.params["name"], _platform(call.text("platform"))))
+    return answers.json(await call.engine.images.history(call.params["name"], platform_of(call.text("platform"))))
 
 
 async def tag(call: Call) -> Answer:
@@ -49,7 +48,7 @@ async def tag(call: Call) -> Answer:
 async def remove(call: Call) -> Answer:
     rows = await call.engine.images.remove(
         call.params["name"], force=call.flag("force"), prune=not call.flag("noprune"),
-        platforms=[_platform(item) for item in call.all("platforms")],
+        platforms=[platform_of(item) for item in call.all("platforms")],
     )  # fmt: skip
     return answers.json(rows)
 
@@ -74,7 +73,7 @@ async def distribution(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     """A pull (``fromImage``) or an import (``fromSrc``)."""
-    images, platform = call.engine.images, call.text("platform")
+    images, platform = call.engine.images, platform_of(call.text("platform"))
     if image := call.text("fromImage"):
         messages = await images.pull(image, call.text("tag"), platform=platform, auth=call.registry_auth())
         return answers.progress(messages)
@@ -90,13 +89,13 @@ async def create(call: Call) -> Answer:
 
 async def push(call: Call) -> Answer:
     messages = await call.engine.images.push(
-        call.params["name"], call.text("tag"), platform=_platform(call.text("platform")), auth=call.registry_auth()
+        call.params["name"], call.text("tag"), platform=platform_of(call.text("platform")), auth=call.registry_auth()
     )
     return answers.progress(messages)
 
 
 async def load(call: Call) -> Answer:
-    platforms = [_platform(item) for item in call.all("platform")]
+    platforms = [platform_of(item) for item in call.all("platform")]
     return answers.progress(await call.engine.images.load(call.stream(), quiet=call.flag("quiet"), platforms=platforms))
 
 
@@ -112,7 +111,7 @@ async def save_many(call: Call) -> Answer:
 
 
 async def _save(call: Call, names: Any) -> Answer:
-    platforms = [_platform(item) for item in call.all("platform")]
+    platforms = [platform_of(item) for item in call.all("platform")]
     return answers.tar(await call.engine.images.save(names, platforms))
 
 
@@ -139,14 +138,3 @@ async def build_cancel(call: Call) -> Answer:
 
 async def build_prune(call: Call) -> Answer:
     return answers.json(await call.engine.builds.prune(call.request.query, call.filters()))
-
-
-def _platform(value: str) -> str:
-    """``linux/arm64/v8``, or the same as an OCI platform in JSON (API 1.46 and later)."""
-    if not value.startswith("{"):
-        return value
-    try:
-        parts = msgspec.json.decode(value.encode())
-        return "/".join(filter(None, (parts.get("os", ""), parts.get("architecture", ""), parts.get("variant", ""))))
-    except (msgspec.DecodeError, RecursionError, AttributeError, TypeError):
-        raise BAD_PARAMETER(cause=f"invalid platform: {value}") from None

@@ -9,7 +9,7 @@ from dockyard.engine.events import Events
 from dockyard.engine.kit import Kit
 from dockyard.engine.model import Record
 from dockyard.engine.plan.create import parse_link
-from dockyard.engine.plan.select import Filters, match_labels, prune_until
+from dockyard.engine.plan.select import Filters, flag, match_labels, prune_until
 from dockyard.engine.ports import Json
 from dockyard.errors import DockyardError, NotFound
 from dockyard.lib.clock import parse_rfc3339
@@ -112,9 +112,10 @@ class Networks:
             "driver": lambda value: value == network.driver,
             "scope": lambda value: value == network.scope,
             "type": lambda value: value == ("builtin" if network.predefined else "custom"),
-            "dangling": lambda value: (value.lower() in {"1", "true"}) == (not used and not network.predefined),
         }
         if not match_labels(filters.get("label", ()), network.labels):
+            return False
+        if (dangling := flag(filters, "dangling")) is not None and dangling != (not used and not network.predefined):
             return False
         return all(any(check(value) for value in filters[name]) for name, check in checks.items() if filters.get(name))
 

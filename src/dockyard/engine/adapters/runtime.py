@@ -8,7 +8,10 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from dockyard.engine.adapters.streams import ExecStream, PendingStream
 from dockyard.engine.model import Record
@@ -17,7 +20,7 @@ from dockyard.engine.ports import Ended, Mounted, Process, StartRequest, Stream
 from dockyard.kernel import mount as kmount
 from dockyard.kernel import safefs
 from dockyard.lib import clock
-from dockyard.model.container import Resources, Ulimit
+from dockyard.model.container import HostConfig, Resources, Ulimit
 from dockyard.model.exchange import Frame, LogQuery
 from dockyard.runtime import (
     Alive,
@@ -63,13 +66,14 @@ class RunningExec:
 class RuntimeAdapter:
     def __init__(
         self, runtime: Runtime, *, ulimits: Mapping[str, Ulimit], cgroup_parent: str, init: bool,
-        log_options: Mapping[str, str],
+        log_options: Mapping[str, str], security_opt: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._runtime = runtime
         self._ulimits = {name: (limit.soft, limit.hard) for name, limit in ulimits.items()}
         self._cgroup_parent = cgroup_parent
         self._init = init
         self._log_options = log_options
+        self._security_opt = security_opt
         self._waiting: dict[str, set[PendingStream]] = {}
 
     @property
@@ -107,6 +111,8 @@ class RuntimeAdapter:
     def _spec_request(self, request: StartRequest) -> SpecRequest:
         record, host = request.record, request.record.host
         config = record.config
+        if self._security_opt:
+            host = host.replace(security_opt=self._security(host))
         with safefs.root_fd(request.rootfs) as root:
             user = users.resolve(root, config.user, host.group_add or ())
         return SpecRequest(
@@ -131,8 +137,19 @@ class RuntimeAdapter:
             default_ulimits=self._ulimits,
         )
 
+    def _security(self, host: HostConfig) -> list[str]:
+        own = list(host.security_opt or ())
+        return own if host.privileged else [*self._security_opt, *own]
+
     async def start(self, container_id: str) -> None:
         await self._runtime.start(container_id)
+
+    async def explain(self, record: Record, directory: str) -> str:
+        try:
+            spec = await asyncio.to_thread(Path(f"{directory}/bundle/config.json").read_bytes)
+            return str(await self._runtime.explain(msgspec.json.decode(spec)) or "")
+        except (OSError, msgspec.DecodeError):
+            return ""
 
     async def delete(self, container_id: str) -> None:
         await self._runtime.delete(container_id, force=True)
@@ -214,7 +231,7 @@ class RuntimeAdapter:
         capabilities, _ = security.plan_capabilities(
             host.cap_add, host.cap_drop, self.facts.capabilities, privileged=host.privileged or privileged
         )
-        options = security.parse_security_options(host.security_opt or ())
+        options = security.parse_security_options(self._security(host))
         with safefs.root_fd(f"/proc/{record.state.pid}/root") as root:
             user = users.resolve(root, process.get("User") or config.user, host.group_add or ())
         return plan_process(

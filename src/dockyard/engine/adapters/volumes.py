@@ -12,7 +12,7 @@ import msgspec
 from dockyard.engine.errors import BAD_REQUEST
 from dockyard.engine.kit import Kit
 from dockyard.engine.model import MountPoint
-from dockyard.engine.plan.select import Filters, match_labels
+from dockyard.engine.plan.select import Filters, flag, match_labels
 from dockyard.engine.ports import Json
 from dockyard.errors import DockyardError, NotFound
 from dockyard.model import new_id
@@ -118,7 +118,7 @@ class Volumes:
 
     async def prune(self, filters: Filters) -> Json:
         """Anonymous ones only, unless ``all``: API 1.42."""
-        every = any(value.lower() in {"1", "true"} for value in filters.get("all", ()))
+        every = flag(filters, "all", False)
         users = self._users()
         gone: list[str] = []
         freed = 0
@@ -133,7 +133,7 @@ class Volumes:
             await self.remove(volume.name, force=True)
             gone.append(volume.name)
         self._kit.events.emit("volume", "prune", "", reclaimed=str(freed))
-        return {"VolumesDeleted": gone or None, "SpaceReclaimed": freed}
+        return {"VolumesDeleted": gone, "SpaceReclaimed": freed}
 
     async def usage(self) -> Json:
         users = self._users()
@@ -153,6 +153,5 @@ def _selected(volume: Volume, filters: Filters, users: Mapping[str, Any]) -> boo
         return False
     if (drivers := filters.get("driver")) and volume.driver not in drivers:
         return False
-    if dangling := filters.get("dangling"):
-        return any((value.lower() in {"1", "true"}) == (not users.get(volume.name)) for value in dangling)
-    return True
+    dangling = flag(filters, "dangling")
+    return dangling is None or dangling == (not users.get(volume.name))

@@ -123,6 +123,8 @@ class FakeRuntime:
         self._early: dict[str, list[bytes | None]] = {}
         """Input that came before its container was started."""
         self._pids = iter(range(1000, 1 << 30))
+        self.explanations: dict[str, str] = {}
+        """Program -> why it cannot run."""
 
     async def create(self, request: StartRequest) -> tuple[Process, list[str]]:
         record = request.record
@@ -141,6 +143,9 @@ class FakeRuntime:
         process.run()
         for data in self._early.pop(container_id, ()):
             process.type(data)
+
+    async def explain(self, record: Record, directory: str) -> str:
+        return self.explanations.get(record.path, "")
 
     async def delete(self, container_id: str) -> None:
         if (process := self._processes.get(container_id)) is not None:

@@ -172,7 +172,7 @@ class FakeVolumeService:
         gone = [name for name, users in self._users.items() if not users]
         for name in gone:
             await self.remove(name, force=True)
-        return {"VolumesDeleted": gone or None, "SpaceReclaimed": 0}
+        return {"VolumesDeleted": gone, "SpaceReclaimed": 0}
 
 
 _PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}

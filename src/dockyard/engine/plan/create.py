@@ -169,8 +169,8 @@ def _check_modes(host: HostConfig, config: ContainerConfig) -> None:
             raise BAD_REQUEST(cause=f"invalid {kind} mode: {value}")
     if host.cgroupns_mode not in {"", "host", "private"}:
         raise BAD_REQUEST(cause=f"invalid cgroup namespace mode: {host.cgroupns_mode}")
-    if host.privileged and host.userns_mode not in {"", "host"}:
-        raise CONFLICTING_OPTIONS(cause="privileged mode is incompatible with user namespaces")
+    if host.userns_mode not in {"", "host"}:
+        raise BAD_REQUEST(cause=f"invalid user namespace mode: {host.userns_mode}")
     if host.isolation not in {"", "default"}:
         raise BAD_REQUEST(cause=f'invalid isolation "{host.isolation}" on linux')
 

@@ -26,6 +26,19 @@ def match_labels(wanted: Iterable[str], labels: Mapping[str, str] | None) -> boo
     return True
 
 
+_TRUE, _FALSE = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
+
+
+def flag(filters: Filters, name: str, default: bool | None = None) -> bool | None:
+    """A filter that is true or false. Raises InvalidParameter for another value, and for both at once."""
+    values = {value.lower() for value in filters.get(name, ())}
+    if not values:
+        return default
+    if values <= _TRUE or values <= _FALSE:
+        return values <= _TRUE
+    raise BAD_FILTER(name=name, value=",".join(filters[name]))
+
+
 def prune_until(filters: Filters, now: int) -> int:
     """The ``until`` filter in nanoseconds: a Unix time, a duration before ``now`` (``10m``), or a date; 0 if absent."""
     values = filters.get("until", ())
