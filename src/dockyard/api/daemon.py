@@ -10,7 +10,7 @@ import re
 import signal
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from dockyard.api.ports import Engine as ApiEngine
@@ -89,8 +89,13 @@ def engine_settings(settings: Settings) -> EngineSettings:
     return EngineSettings(
         root=Path(settings.data_root), run_dir=Path(settings.exec_root), defaults=_defaults(settings),
         cgroup_parent=settings.cgroup_parent or "/dockyard", labels=tuple(settings.labels), network=_network(settings),
-        transfer=_transfer(settings),
+        transfer=_transfer(settings), snapshotter=_snapshotter(settings.storage_opts),
     )  # fmt: skip
+
+
+def _snapshotter(options: Sequence[str]) -> str:
+    """``layers=erofs`` or ``layers=extract``; else what the kernel can do decides."""
+    return next((option.partition("=")[2] for option in options if option.startswith("layers=")), "auto")
 
 
 def _defaults(settings: Settings) -> Defaults:
