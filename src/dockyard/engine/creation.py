@@ -120,7 +120,7 @@ class Creation:
             ipc_mode=host.ipc_mode or self._defaults.ipc_mode,
             cgroupns_mode=host.cgroupns_mode or self._defaults.cgroupns_mode,
             shm_size=host.shm_size or self._defaults.shm_size,
-            runtime=host.runtime or self._defaults.runtime,
+            runtime=self._defaults.chosen_runtime(host.runtime),
             restart_policy=host.restart_policy.replace(name=host.restart_policy.name or "no"),
             oom_kill_disable=bool(host.oom_kill_disable),
             masked_paths=host.masked_paths,

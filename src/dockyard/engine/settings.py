@@ -29,8 +29,16 @@ class Defaults:
     shm_size: int = 64 << 20
     runtime: str = ""
     """Empty: the one that the host's probe prefers; its name is put here when the engine opens."""
+    runtimes: tuple[str, ...] = ()
+    """Those that work on this host; empty: not known, and none is refused."""
     ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     init: bool = False
+
+    def chosen_runtime(self, name: str) -> str:
+        """Raises InvalidParameter in Docker's words for one that does not work here."""
+        if name and self.runtimes and name not in self.runtimes:
+            raise BAD_REQUEST(cause=f"unknown or invalid runtime name: {name}")
+        return name or self.runtime
 
     def check_log_driver(self, driver: str, options: Mapping[str, str]) -> None:
         """Raises InvalidParameter with Docker's wording for a driver or option that we do not have."""

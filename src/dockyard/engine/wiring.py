@@ -90,7 +90,10 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())]
     )
     facts = await probe(settings.defaults.runtime)
-    defaults = dataclasses.replace(settings.defaults, runtime=facts.runtime.name)
+    defaults = dataclasses.replace(
+        settings.defaults, runtime=facts.runtime.name,
+        runtimes=tuple(item.name for item in facts.runtimes if item.works),
+    )  # fmt: skip
     runtime = Runtime(facts, str(settings.run_dir / "runtime"))
     adapter = RuntimeAdapter(
         runtime,

@@ -24,6 +24,8 @@ CHECKPOINT = Code(
 class ContainerCreate(ContainerConfig, frozen=True):
     host_config: HostConfig = HostConfig()
     networking_config: NetworkingConfig = NetworkingConfig()
+    runtime: str = ""
+    """docker-py's low-level client says it here; the CLI in HostConfig."""
 
 
 class ContainerUpdate(Resources, frozen=True):
@@ -45,8 +47,10 @@ async def list(call: Call) -> Answer:
 async def create(call: Call) -> Answer:
     wish = await call.json(ContainerCreate)
     config = ContainerConfig(**{name: getattr(wish, name) for name in ContainerConfig.__struct_fields__})
+    host = wish.host_config
+    host = host.replace(runtime=host.runtime or wish.runtime)
     made = await call.engine.containers.create(
-        call.text("name"), config, wish.host_config, wish.networking_config, call.text("platform")
+        call.text("name"), config, host, wish.networking_config, call.text("platform")
     )
     return answers.json({"Id": made.id, "Warnings": made.warnings}, 201)
 
