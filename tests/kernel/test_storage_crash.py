@@ -59,18 +59,19 @@ def archive(path: Path) -> Path:
 def work_and_die(root: Path, source: Path, seed: int, seconds: float) -> list[str]:
     """Everything that the worker said before it was killed."""
     command = [sys.executable, str(WORKER), str(root), str(seed), str(source)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    said, complaints = source.with_name("said"), source.with_name("complaints")
+    with said.open("wb") as out, complaints.open("wb") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err)
     try:
-        first = process.stdout.readline()
-        if first != "ready\n":
-            pytest.fail(f"seed {seed}: the worker did not start: {process.communicate()[1][-2000:]}")
+        end = time.monotonic() + START_LIMIT
+        while not said.stat().st_size and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
         time.sleep(seconds)  # the moment of death, not a wait for something
-        assert process.poll() is None, process.communicate()[1][-2000:]
+        assert process.poll() is None, f"seed {seed}: the worker ended: {complaints.read_text()[-2000:]}"
     finally:
         process.kill()
-        said, _ = process.communicate()
-    return said.splitlines()
+        process.wait()
+    return said.read_text().splitlines()
 
 
 async def check(root: Path, promised: set[str], seed: int) -> None:

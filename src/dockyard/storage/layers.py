@@ -63,6 +63,18 @@ class LayerStore:
         if got.diff_id in self._layers:
             self._trash.put(got.directory)
         else:
+            try:
+                number = self._record(got)
+            except BaseException:
+                self._trash.put(got.directory)
+                raise
+            self._layers[got.diff_id] = Layer(got.diff_id, number, got.size, got.entries, got.content_size)
+        self._remember_blob(got)
+        return self._layers[got.diff_id]
+
+    def _record(self, got: Ingested) -> int:
+        target = None
+        try:
             with self._db.transaction() as db:
                 number = db.execute(
                     "INSERT INTO layers(diff_id, size, entries, content_size) VALUES (?,?,?,?)",
@@ -73,9 +85,11 @@ class LayerStore:
                 if target.exists():  # left by a crash between rename and commit
                     self._trash.put(target)
                 os.rename(got.directory, target)
-            self._layers[got.diff_id] = Layer(got.diff_id, number, got.size, got.entries, got.content_size)
-        self._remember_blob(got)
-        return self._layers[got.diff_id]
+        except BaseException:
+            if target is not None and target.exists():
+                self._trash.put(target)
+            raise
+        return number
 
     def _remember_blob(self, got: Ingested) -> None:
         self._db.execute(
