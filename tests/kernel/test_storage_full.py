@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
 import subprocess
@@ -104,17 +105,26 @@ async def test_commit(store: Store) -> None:
     assert (store.mount("look") / "half").read_bytes() == b"less"
 
 
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as out:
+        while True:
+            out.write(bytes(4096))
+
+
+def tag_on(store: Store, image: str, names: Iterator[int]) -> None:
+    for number in itertools.islice(names, 10_000):
+        store.tag(image, f"name:{number}")
+
+
 async def test_no_space_for_a_record(store: Store, disk: Path) -> None:
     image = await store.import_(chunks(layer(1 << 20)), "base:1")
     filler = disk / "filler"
-    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as out:
-        while True:
-            out.write(bytes(4096))
-    names = 0
+    with pytest.raises(OSError, match="No space left"):
+        fill(filler)
+    names = itertools.count()
     with pytest.raises(Exhausted, match="cannot write record: no space left on device"):
-        for names in range(10_000):
-            store.tag(image.id, f"name:{names}")
-    assert len(store.get_image(image.id).repo_tags) == names + 1
+        tag_on(store, image.id, names)
+    assert len(store.get_image(image.id).repo_tags) == next(names)
     filler.unlink()
     store.tag(image.id, "name:again")
     assert store.get_image("name:again").id == image.id

@@ -50,8 +50,8 @@ CREATE INDEX fetched_by_layer ON fetched(diff_id);
 """
 
 
-def _translated(error: BaseException) -> BaseException:
-    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+def _translated(error: sqlite3.OperationalError) -> Exception:
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
         return DISK_FULL(what="record")
     return error
 
@@ -75,10 +75,11 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
             self._connection.execute("COMMIT")
-        except BaseException as error:
-            if self._connection.in_transaction:  # SQLite itself rolls back when the disk is full
-                self._connection.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
             raise _translated(error) from None
+        finally:
+            if self._connection.in_transaction:  # an error; SQLite has rolled back by itself when the disk is full
+                self._connection.execute("ROLLBACK")
 
     def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         return self._connection.execute(sql, values).fetchall()
