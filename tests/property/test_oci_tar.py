@@ -49,8 +49,7 @@ def test_what_is_written_is_read(members: list[tuple[TarHeader, bytes]]) -> None
 
 
 def _with(header: TarHeader, size: int) -> TarHeader:
-    fields = {name: getattr(header, name) for name in header.__slots__}
-    return TarHeader(**{**fields, "size": size})
+    return header._replace(size=size)
 
 
 @given(st.binary(max_size=3000), st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6))

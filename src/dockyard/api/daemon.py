@@ -10,7 +10,7 @@ import re
 import signal
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from dockyard.api.authz import Authorizer
@@ -100,8 +100,13 @@ def engine_settings(settings: Settings) -> EngineSettings:
         authorization_plugins=tuple(settings.authorization_plugins), min_api_version=settings.min_api_version,
         hosts=settings.hosts, tls=settings.tls_wanted,
         network=_network(settings),
-        transfer=_transfer(settings), build=_builder(settings),
+        transfer=_transfer(settings), build=_builder(settings), snapshotter=_snapshotter(settings.storage_opts),
     )  # fmt: skip
+
+
+def _snapshotter(options: Sequence[str]) -> str:
+    """``layers=erofs`` or ``layers=extract``; else what the kernel can do decides."""
+    return next((option.partition("=")[2] for option in options if option.startswith("layers=")), "auto")
 
 
 def _builder(settings: Settings) -> BuilderSettings:

@@ -84,7 +84,7 @@ class Settings:
     live_restore: bool = _s(True, "containers outlive the daemon", note="always on")
     # images and registries
     storage_driver: str = _s("", "storage driver (overlay2)", short="s")
-    storage_opts: Lines = _s((), "options of the storage driver", flag="storage-opt", note="the storage has nothing to set")
+    storage_opts: Lines = _s((), "options of the storage driver (layers=auto, erofs or extract)", flag="storage-opt")
     registry_mirrors: Lines = _s((), "mirror of Docker Hub", flag="registry-mirror")
     insecure_registries: Lines = _s((), "registry without verified TLS (host or CIDR)", flag="insecure-registry")
     allow_nondistributable_artifacts: Lines = _s((), "registries that get foreign layers", note="pushed as any other")

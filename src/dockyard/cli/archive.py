@@ -6,7 +6,6 @@ name or link in it leads anywhere else (CVE-2018-15664, CVE-2019-14271).
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import posixpath
 import stat
@@ -82,9 +81,9 @@ def renamed(chunks: Iterable[bytes], name: str, counted: list[int]) -> Iterator[
             root = header.name.lstrip(b"/").partition(b"/")[0]
         moved = _moved(header.name, root, name)
         if header.type == LINK:
-            header = dataclasses.replace(header, linkname=_moved(header.linkname, root, name))
+            header = header._replace(linkname=_moved(header.linkname, root, name))
         if moved.strip(b"/") or header.size:
-            yield encode_header(dataclasses.replace(header, name=moved))
+            yield encode_header(header._replace(name=moved))
             yield from _data(archive, header.size)
             counted[0] += header.size
     yield END_OF_ARCHIVE

@@ -114,15 +114,13 @@ class Creation:
         """The host config as Docker stores it: defaults written out."""
         log = host.log_config
         self._defaults.check_log_driver(log.type, log.config or {})
-        if self._defaults.runtimes and host.runtime and host.runtime not in self._defaults.runtimes:
-            raise errors.BAD_REQUEST(cause=f"unknown or invalid runtime name: {host.runtime}")
         return host.replace(
             log_config=LogConfig(type=log.type or self._defaults.log_driver, config=log.config or {}),
             network_mode="bridge" if host.network_mode in {"", "default"} else host.network_mode,
             ipc_mode=host.ipc_mode or self._defaults.ipc_mode,
             cgroupns_mode=host.cgroupns_mode or self._defaults.cgroupns_mode,
             shm_size=host.shm_size or self._defaults.shm_size,
-            runtime=host.runtime or self._defaults.runtime,
+            runtime=self._defaults.chosen_runtime(host.runtime),
             restart_policy=host.restart_policy.replace(name=host.restart_policy.name or "no"),
             oom_kill_disable=bool(host.oom_kill_disable),
             masked_paths=host.masked_paths,

@@ -38,6 +38,12 @@ class Defaults:
     runtimes: frozenset[str] = frozenset()
     """Names that a container may ask for; none named: any."""
 
+    def chosen_runtime(self, name: str) -> str:
+        """Raises InvalidParameter in Docker's words for one that does not work here."""
+        if name and self.runtimes and name not in self.runtimes:
+            raise BAD_REQUEST(cause=f"unknown or invalid runtime name: {name}")
+        return name or self.runtime
+
     def check_log_driver(self, driver: str, options: Mapping[str, str]) -> None:
         """Raises InvalidParameter with Docker's wording for a driver or option that we do not have."""
         name = driver or self.log_driver

@@ -5,7 +5,7 @@
     docker archive   manifest.json [{Config, RepoTags, Layers, Parent?}]
     OCI layout       oci-layout, index.json -> (indexes ->) manifests -> blobs/ALGORITHM/HEX
     hybrid           both in one tar, as Docker 25 and later write it: manifest.json says what, the blobs are kept
-    v1               <id>/{json,layer.tar,VERSION} and ``repositories``, before Docker 1.10
+    v1               <id>/{json,layer.tar,VERSION} and ``repositories``, before Docker 1.10 (oci.v1)
 
 Pure: gets the documents and the names of all members, gives a plan. Member names are cleaned, so that nothing outside
 of the archive is ever named.
@@ -19,12 +19,14 @@ from typing import Any
 
 import msgspec
 
+from . import v1
 from .digest import Digest, sha256_of
 from .documents import (
     INDEX_TYPES,
     MANIFEST_TYPES,
     NAME_ANNOTATION,
     OCI_MANIFEST,
+    REFERENCE_ANNOTATION,
     TAG_ANNOTATION,
     Descriptor,
     Index,
@@ -67,6 +69,8 @@ class PlannedImage:
     parent: str = ""
     documents: tuple[tuple[str, bytes], ...] = ()  # (media type, bytes) of manifests and indexes that lead here
     platform: Platform | None = None
+    v1: tuple[bytes, ...] = ()
+    """Documents of a v1 archive, lowest first, in place of ``config``: that needs the diff IDs (``v1.make_config``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,19 @@ def plan_load(content: ArchiveContent) -> list[PlannedImage]:
         return [_from_item(content, item, kept) for item in items]
     if content.has("index.json"):
         return _from_layout(content)
-    raise BAD_ARCHIVE(cause="neither manifest.json nor index.json is in it")
+    if content.has("repositories"):
+        return _from_v1(content)
+    raise BAD_ARCHIVE(cause="neither manifest.json nor index.json nor repositories is in it")
+
+
+def _from_v1(content: ArchiveContent) -> list[PlannedImage]:
+    images = []
+    for top, names in v1.chains(content).items():
+        ids = v1.ancestry(content, top)
+        layers = tuple(PlannedLayer(content.resolve(f"{layer}/layer.tar")) for layer in ids)
+        documents = tuple(content.document(f"{layer}/json") for layer in ids)
+        images.append(PlannedImage(b"", layers, tuple(names), v1=documents))
+    return images
 
 
 def _from_item(
@@ -136,9 +152,11 @@ class _Found:
 def _manifests(
     content: ArchiveContent, index: Index, above: tuple[tuple[str, bytes], ...], depth: int, names: tuple[str, ...] = ()
 ) -> Iterator[_Found]:
-    """Image manifests reachable from an index; blobs that are not in the archive and attestations are passed over."""
+    """Image manifests reachable from an index; blobs that are not in the archive are passed over. An attestation is no
+    image: its manifest and statements go along with the documents of the image that it is about."""
     if depth > MAX_INDEX_DEPTH:
         raise BAD_ARCHIVE(cause="indexes are nested too deeply")
+    about = _attestations(content, index)
     for descriptor in index.manifests:
         path = blob_path(descriptor.digest)
         if descriptor.is_attestation or path not in content.documents:
@@ -147,11 +165,30 @@ def _manifests(
         if sha256_of(raw) != descriptor.digest:
             raise BAD_ARCHIVE(cause=f"{path} is not what its name says")
         found = names or _names(descriptor)
-        chain = (*above, (descriptor.media_type, raw))
+        chain = (*above, (descriptor.media_type, raw), *about.get(descriptor.digest, ()))
         if descriptor.media_type in INDEX_TYPES:
             yield from _manifests(content, parse_index(raw), chain, depth + 1, found)
         elif descriptor.media_type in MANIFEST_TYPES and not descriptor.artifact_type:
             yield _Found(parse_manifest(raw), chain, found, descriptor.platform)
+
+
+def _attestations(content: ArchiveContent, index: Index) -> dict[str, list[tuple[str, bytes]]]:
+    """Digest of an image manifest -> what is attested about it (BuildKit docs/attestations/attestation-storage.md)."""
+    about: dict[str, list[tuple[str, bytes]]] = {}
+    for descriptor in index.manifests:
+        path = blob_path(descriptor.digest)
+        if not descriptor.is_attestation or path not in content.documents:
+            continue
+        raw = content.documents[path]
+        if sha256_of(raw) != descriptor.digest:
+            raise BAD_ARCHIVE(cause=f"{path} is not what its name says")
+        found = about.setdefault((descriptor.annotations or {}).get(REFERENCE_ANNOTATION, ""), [])
+        found.append((descriptor.media_type, raw))
+        for part in parse_manifest(raw).layers:
+            statement = content.documents.get(blob_path(part.digest))
+            if statement is not None and sha256_of(statement) == part.digest:
+                found.append((part.media_type, statement))
+    return about
 
 
 def _names(descriptor: Descriptor) -> tuple[str, ...]:

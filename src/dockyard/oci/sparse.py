@@ -4,7 +4,6 @@ layers; ``docker export`` of a sparse file through other tools still makes them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from .errors import BAD_TAR
 from .tar import BLOCK, MAX_SIZE, MAX_SPARSE_SEGMENTS, REG, Buffer, TarHeader, _number, _padded
@@ -30,7 +29,7 @@ def read_sparse(
         numbers = [_integer(item) for item in pax.get("GNU.sparse.map", b"").split(b",") if item]
         pairs, start = list(zip(numbers[::2], numbers[1::2], strict=False)), body
     segments = _check(pairs, size, start, following)
-    return replace(header, name=name, type=REG, size=size, offset=start, segments=segments), following
+    return header._replace(name=name, type=REG, size=size, offset=start, segments=segments), following
 
 
 def _integer(raw: bytes) -> int:

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import DISK_FULL
+
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -48,6 +50,12 @@ CREATE INDEX fetched_by_layer ON fetched(diff_id);
 """
 
 
+def _translated(error: sqlite3.OperationalError) -> Exception:
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        return DISK_FULL(what="record")
+    return error
+
+
 class Database:
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
@@ -63,20 +71,25 @@ class Database:
         if self._connection.in_transaction:
             yield self._connection
             return
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise _translated(error) from None
+        finally:
+            if self._connection.in_transaction:  # an error; SQLite has rolled back by itself when the disk is full
+                self._connection.execute("ROLLBACK")
 
     def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         return self._connection.execute(sql, values).fetchall()
 
     def execute(self, sql: str, *values: object) -> int:
         """One statement, committed by itself outside a transaction; the number of rows it changed."""
-        return self._connection.execute(sql, values).rowcount
+        try:
+            return self._connection.execute(sql, values).rowcount
+        except sqlite3.OperationalError as error:
+            raise _translated(error) from None
 
     def close(self) -> None:
         self._connection.close()

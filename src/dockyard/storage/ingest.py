@@ -29,7 +29,7 @@ from dockyard.oci import Digest
 from dockyard.oci.layers import LayerTree, build_tree, iter_dirs
 from dockyard.oci.tar import read_headers
 
-from . import erofs
+from . import erofs, implied
 from .compress import Plain, Reader
 from .errors import DIGEST_MISMATCH, DISK_FULL, LAYER_LIMIT, SIZE_MISMATCH
 from .model import Limits
@@ -181,6 +181,8 @@ def index_layer(got: Ingested, snapshotter: str, limits: Limits) -> Ingested:
 def prepare_layer(directory: Path, tree: LayerTree, size: int, snapshotter: str) -> None:
     """Fill ``fs`` of a layer's directory, or write the index that will be mounted there."""
     (directory / "fs").mkdir()
+    if tree.implied:
+        (directory / implied.NAME).write_bytes(implied.encode(tree.implied))
     with open(directory / "layer.tar", "rb") as file:
         if snapshotter == "erofs":
             index = erofs.build_index(tree, size, lambda offset, length: os.pread(file.fileno(), length, offset))
@@ -204,6 +206,7 @@ def read_tree(path: Path, limits: Limits) -> LayerTree:
 def extract_again(directory: Path, limits: Limits) -> None:
     """The extracted form of a layer that was indexed: a kernel without file-backed EROFS took over the data root."""
     shutil.rmtree(directory / "fs", ignore_errors=True)
+    (directory / implied.NAME).unlink(missing_ok=True)
     path = directory / "layer.tar"
     prepare_layer(directory, read_tree(path, limits), path.stat().st_size, "extract")
     (directory / "index.erofs").unlink()

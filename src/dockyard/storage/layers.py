@@ -19,6 +19,7 @@ from pathlib import Path
 from dockyard.kernel import mount as kmount
 from dockyard.oci import Digest
 
+from . import implied
 from .db import Database
 from .errors import CANNOT_MOUNT, NO_SUCH_LAYER
 from .ingest import Ingested, extract_again
@@ -36,6 +37,7 @@ class LayerStore:
         self._trash = trash
         self._layers: dict[Digest, Layer] = {}
         self._mounted: set[int] = set()
+        self._implied: dict[int, frozenset[bytes]] = {}
         self.lost: list[Digest] = []
         for diff_id, number, size, entries, content in db.rows(
             "SELECT diff_id, number, size, entries, content_size FROM layers"
@@ -63,6 +65,18 @@ class LayerStore:
         if got.diff_id in self._layers:
             self._trash.put(got.directory)
         else:
+            try:
+                number = self._record(got)
+            except BaseException:
+                self._trash.put(got.directory)
+                raise
+            self._layers[got.diff_id] = Layer(got.diff_id, number, got.size, got.entries, got.content_size)
+        self._remember_blob(got)
+        return self._layers[got.diff_id]
+
+    def _record(self, got: Ingested) -> int:
+        target = None
+        try:
             with self._db.transaction() as db:
                 number = db.execute(
                     "INSERT INTO layers(diff_id, size, entries, content_size) VALUES (?,?,?,?)",
@@ -73,9 +87,11 @@ class LayerStore:
                 if target.exists():  # left by a crash between rename and commit
                     self._trash.put(target)
                 os.rename(got.directory, target)
-            self._layers[got.diff_id] = Layer(got.diff_id, number, got.size, got.entries, got.content_size)
-        self._remember_blob(got)
-        return self._layers[got.diff_id]
+        except BaseException:
+            if target is not None and target.exists():
+                self._trash.put(target)
+            raise
+        return number
 
     def _remember_blob(self, got: Ingested) -> None:
         self._db.execute(
@@ -111,6 +127,17 @@ class LayerStore:
             self._mounted.add(layer.number)
         return f"{base}/fs"
 
+    def view(self, diff_id: Digest) -> implied.View:
+        """The mounted tree with what it only implies."""
+        root = self.mount(diff_id)
+        number = self.get(diff_id).number
+        if number not in self._implied:
+            try:
+                self._implied[number] = implied.decode((self.directory / str(number) / implied.NAME).read_bytes())
+            except FileNotFoundError:
+                self._implied[number] = frozenset()
+        return implied.View(root, self._implied[number])
+
     def remove(self, layers: Iterable[Digest]) -> None:
         """Forget layers that nothing refers to any more; their files go in the background."""
         gone = [self._layers.pop(diff_id) for diff_id in layers if diff_id in self._layers]
@@ -118,6 +145,7 @@ class LayerStore:
             db.executemany("DELETE FROM layers WHERE diff_id=?", [(layer.diff_id,) for layer in gone])
         for layer in gone:
             self._unmount(layer.number)
+            self._implied.pop(layer.number, None)
             self._trash.put(self.directory / str(layer.number))
 
     def _unmount(self, number: int) -> None:
@@ -162,7 +190,7 @@ class LayerStore:
 
 def sync_files(directory: Path) -> None:
     """fsync of a layer's files, then of the directory that names them (thread)."""
-    for name in ("layer.tar", "index.erofs", "."):
+    for name in ("layer.tar", "index.erofs", implied.NAME, "."):
         try:
             fd = os.open(directory / name, os.O_RDONLY)
         except FileNotFoundError:

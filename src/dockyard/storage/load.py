@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dockyard.oci import Digest, is_digest
+from dockyard.oci import Digest, is_digest, v1
 from dockyard.oci.archive import ArchiveContent, PlannedImage, PlannedLayer, plan_load
 from dockyard.oci.documents import MAX_DOCUMENT, parse_config
 from dockyard.oci.errors import BAD_ARCHIVE
@@ -107,6 +107,8 @@ class Loader:
         self._documents[name] = pieces.getvalue()
 
     def _complete(self, plan: PlannedImage) -> LoadedImage:
+        if plan.v1:
+            return self._complete_v1(plan)
         config = parse_config(plan.config)
         if len(plan.layers) != len(config.diff_ids):
             counts = f"expected {len(config.diff_ids)}, got {len(plan.layers)}"
@@ -116,19 +118,29 @@ class Loader:
             image.layers.append(self._layer(layer, diff_id))
         return image
 
+    def _complete_v1(self, plan: PlannedImage) -> LoadedImage:
+        """No digests to compare with: what came is what it is."""
+        layers = [self._ingested(layer.member) for layer in plan.layers]
+        config = v1.make_config(plan.v1, [layer.diff_id for layer in layers])
+        parse_config(config)
+        return LoadedImage(replace(plan, config=config), list(layers))
+
     def _layer(self, layer: PlannedLayer, diff_id: Digest) -> Digest | Ingested:
         if self._has_layer(diff_id):
             return diff_id
-        if layer.member in self._documents:  # a small one that begins like JSON, or an empty file
-            data = Pushback(io.BytesIO(self._documents.pop(layer.member)))
-            got = ingest.receive(data, self._directory, Expected(), self._limits)
-            self._received[layer.member] = got
-            self._indexing[layer.member] = self._pool.submit(ingest.index_layer, got, self._snapshotter, self._limits)
-        if layer.member not in self._indexing:
-            raise BAD_ARCHIVE(cause=f"{layer.member} is not the layer {diff_id}")
-        got = self._indexing[layer.member].result()
+        got = self._ingested(layer.member, f"{layer.member} is not the layer {diff_id}")
         ingest.verify(got, Expected(layer.digest, layer.size, diff_id))
         return got
+
+    def _ingested(self, member: str, otherwise: str = "") -> Ingested:
+        if member in self._documents:  # a small one that begins like JSON, or an empty file
+            data = Pushback(io.BytesIO(self._documents.pop(member)))
+            got = ingest.receive(data, self._directory, Expected(), self._limits)
+            self._received[member] = got
+            self._indexing[member] = self._pool.submit(ingest.index_layer, got, self._snapshotter, self._limits)
+        if member not in self._indexing:
+            raise BAD_ARCHIVE(cause=otherwise or f"{member} is missing")
+        return self._indexing[member].result()
 
 
 def _is_layer_name(name: str) -> bool:

@@ -11,7 +11,7 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dockyard.oci import tar
@@ -91,7 +91,7 @@ def _apply(tree: _Tree, number: int, headers: list[TarHeader]) -> None:
         if header.type == tar.LINK:
             first = files.get(_clean(header.linkname))
             # The first name's member, under this name: whether it can stay a link is seen when all is known.
-            header = replace(first, name=header.name) if first is not None else header
+            header = first._replace(name=header.name) if first is not None else header
         elif header.type == tar.REG:
             files[path] = header
         tree.put(path, number, header)
@@ -117,15 +117,15 @@ def _member(
     path: bytes, number: int, header: TarHeader, files: Sequence[int], written: dict[tuple[int, int], bytes]
 ) -> Iterator[bytes]:
     if header.type != tar.REG or header.segments is not None:
-        yield encode_header(replace(header, name=path + b"/" if header.type == tar.DIR else path))
+        yield encode_header(header._replace(name=path + b"/" if header.type == tar.DIR else path))
         return
     place = (number, header.offset)
     first = written.get(place) if header.size else None
     if first is not None:
-        yield encode_header(replace(header, name=path, type=tar.LINK, linkname=first, size=0))
+        yield encode_header(header._replace(name=path, type=tar.LINK, linkname=first, size=0))
         return
     written[place] = path
-    yield encode_header(replace(header, name=path))
+    yield encode_header(header._replace(name=path))
     offset, left = header.offset, header.size
     while left:
         piece = os.pread(files[number], min(left, PIECE), offset)

@@ -25,6 +25,7 @@ import msgspec
 from dockyard.kernel import mount as kmount
 from dockyard.oci import Digest
 
+from . import implied
 from .db import Database
 from .errors import BAD_KEY, CANNOT_MOUNT, NO_SUCH_SNAPSHOT, SNAPSHOT_BUSY, SNAPSHOT_EXISTS
 from .layers import LayerStore
@@ -91,7 +92,13 @@ class SnapshotStore:
         for name in ("upper", "work", "merged"):
             if not os.path.isdir(f"{base}/{name}"):
                 os.mkdir(f"{base}/{name}", 0o755)
+        self._correct_implied(snapshot, base)
         self._copy_root_metadata(snapshot, f"{base}/upper")
+
+    def _correct_implied(self, snapshot: Snapshot, base: str) -> None:
+        views = [self._layers.view(diff_id) for diff_id in reversed(snapshot.diff_ids)]
+        if any(view.implied for view in views) and (wanted := implied.corrections(views)):
+            implied.make(f"{base}/{implied.NAME}", wanted)
 
     def _copy_root_metadata(self, snapshot: Snapshot, upper: str) -> None:
         """The merged root shows the upper's owner and mode: make them those of the layer that has them."""
@@ -108,7 +115,9 @@ class SnapshotStore:
         while parent is not None:
             uppers.append(f"{self.directory}/{parent}/upper")
             parent = self.get(parent).parent
-        return [*uppers, *paths, str(self._init)]
+        own = f"{self.directory}/{snapshot.key}/{implied.NAME}"
+        corrected = [own] if os.path.isdir(own) else []
+        return [*uppers, *corrected, *paths, str(self._init)]
 
     def path(self, key: str) -> Path:
         """Where ``mount`` puts the root file system."""

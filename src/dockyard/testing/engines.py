@@ -100,6 +100,7 @@ def private_engine(
     )
     for name in ("tmp", "run", "networks"):
         (root / name).mkdir(exist_ok=True)
+    (root / "registries.conf").write_text('[[registry]]\nlocation = "127.0.0.1:5000"\ninsecure = true\n')
     command = command_of(kind, root)
     if namespaces:
         (root / "hosts").write_text("127.0.0.1 localhost " + " ".join(local_names) + "\n")
@@ -108,7 +109,9 @@ def private_engine(
     with (root / "engine.log").open("ab") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"CONTAINERS_CONF": f"{root}/containers.conf"} | dict(environ or {}),
+            env=os.environ | {
+                "CONTAINERS_CONF": f"{root}/containers.conf", "CONTAINERS_REGISTRIES_CONF": f"{root}/registries.conf"
+            } | dict(environ or {}),
         )  # fmt: skip
     engine = PrivateEngine(kind, root, process)
     try:

@@ -11,8 +11,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from dockyard.errors import NotFound
+from dockyard.errors import InvalidParameter, NotFound
 from dockyard.oci import Digest, ImageRef, parse_reference
+from dockyard.oci.documents import parse_manifest
 from dockyard.storage import Document, Image, LayerSource, Lease, Store, ingest
 
 from .manifests import INDEX_TYPES
@@ -20,6 +21,13 @@ from .model import RawManifest
 from .ports import BlobSource, LocalImage, PulledImage
 
 T = TypeVar("T")
+
+
+def _config_of(manifest: bytes) -> str:
+    try:
+        return parse_manifest(manifest).config.digest
+    except InvalidParameter:
+        return ""
 
 
 class StorageImages:
@@ -110,6 +118,8 @@ class StorageImages:
         if image is None:
             return None
         manifests = [d for d in self._store.images.documents(image.id) if d.media_type not in INDEX_TYPES]
+        # Attestations are manifests too; the image's own is the one that names its config.
+        manifests.sort(key=lambda document: _config_of(document.data) != image.id)
         first = next((RawManifest(d.media_type, d.digest, d.data) for d in manifests), None)
         return LocalImage(image.config.raw, image.diff_ids, first)
 

@@ -136,7 +136,7 @@ def _attached(session: Session, place: str, container: str, streams: stdio.Strea
     client = session.client
     stream = stdio.attach(client, container, streams)
     ended = stdio.ask_exit(client, container, "next-exit")
-    with stdio.closing(stream, ended):
+    with stdio.closing(stream), stdio.closing(ended):
         if stdio.carry(session.shell, stream, streams, place, pass_signals=True,
                        begin=lambda: client.request("POST", f"{place}/start")):  # fmt: skip
             return 0
