@@ -258,6 +258,12 @@ class Controller:
     def endpoints_in(self, network_id: str) -> list[Endpoint]:
         return self._records.within(network_id)
 
+    def joined(self, container: str) -> list[Network]:
+        """Networks that a running container is on."""
+        if container not in self._records.sandboxes:
+            return []
+        return [network for network, _ in self._shown(container)]
+
     async def connect(
         self, container: str, name: str, ref: str, wish: EndpointSettings, spec: SandboxSpec | None = None
     ) -> Endpoint:

@@ -143,7 +143,10 @@ class Control:
             while True:
                 await ready.wait()
                 ready.clear()
-                data, descriptors, _, _ = socket.recv_fds(daemon, MESSAGE, DESCRIPTORS)
+                try:
+                    data, descriptors, _, _ = socket.recv_fds(daemon, MESSAGE, DESCRIPTORS)
+                except BlockingIOError:
+                    continue  # the loop told twice of what was read once
                 if not data:
                     return
                 daemon.send(self._answer(data, descriptors))

@@ -7,6 +7,8 @@ for internal networks and those without a parent. The host itself cannot talk to
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 from collections.abc import Sequence
 
 import msgspec
@@ -18,6 +20,7 @@ from dockyard.network import errors
 from dockyard.network.drivers.plain import LocalDriver, adopted, check_interface_name, check_mtu, mtu_of
 from dockyard.network.model import Endpoint, Network
 
+DEFAULT_MTU = 1500
 MODES = frozenset({"private", "vepa", "bridge", "passthru"})
 
 
@@ -57,7 +60,7 @@ class MacvlanDriver(LocalDriver):
             base, dot, tag = name.rpartition(".")
             try:
                 if not network.option("parent"):
-                    netlink.batch([rt.add_dummy(name)])
+                    _add_nowhere(netlink, name)
                 elif dot and tag.isdigit() and (below := rt.link(netlink, base)) is not None:
                     netlink.batch([rt.add_vlan(name, parent=below.index, tag=int(tag))])
                 else:
@@ -82,6 +85,17 @@ class MacvlanDriver(LocalDriver):
         """There is no end on the host: it is removed inside."""
         with contextlib.suppress(OSError), netns.entered(sandbox), NetlinkSocket() as netlink:
             netlink.batch([rt.remove_link(name=endpoint.interface)])
+
+
+def _add_nowhere(netlink: NetlinkSocket, name: str) -> None:
+    """A parent that leads nowhere: a dummy, or on kernels without that driver a bridge without ports."""
+    try:
+        netlink.batch([rt.add_dummy(name)])
+    except NetlinkError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        mac = "02:" + hashlib.sha256(name.encode()).digest()[:5].hex(":")
+        netlink.batch([rt.add_bridge(name, mac=mac, mtu=DEFAULT_MTU, filtered=False)])
 
 
 class IpvlanDriver(MacvlanDriver):
