@@ -290,7 +290,7 @@ class Controller:
             raise errors.NOT_CONNECTED(container=container, network=network.name)
         sandbox = self._records.sandboxes.get(container)
         if sandbox is not None and network.driver == "host":
-            raise errors.HOST_DISCONNECT()
+            raise errors.HOST_NETWORK()
         self._records.drop([found])
         if sandbox is not None and sandbox.netns not in SHARED:
             await self._sandboxes.leave_live(network, found)
@@ -380,8 +380,10 @@ class Controller:
 
 
 def _check_live(network: Network, spec: SandboxSpec) -> None:
-    """Raises Forbidden where a running container's mode allows no further network."""
-    if network.driver == "host" or spec.mode == "host" or spec.mode.startswith("container:"):
+    """Raises InvalidParameter or Forbidden where a running container's mode allows no further network."""
+    if network.driver == "host":
+        raise errors.HOST_NETWORK()
+    if spec.mode == "host" or spec.mode.startswith("container:"):
         raise errors.HOST_MODE()
     if network.driver == "null" or spec.mode == "none":
         raise errors.NONE_MODE()

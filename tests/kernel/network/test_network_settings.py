@@ -161,9 +161,10 @@ async def test_iptables_back_end(host, tmp_path: Path) -> None:  # type: ignore[
         await controller.forget(web.container)
         assert "8080" not in host.command("iptables-save")
         host.command("iptables", "-t", "nat", "-F")
+        assert controller._watch
         async with asyncio.timeout(10):
-            while "-j DOCKYARD" not in host.command("iptables-save", "-t", "nat"):
-                await asyncio.sleep(0.05)
+            await controller._watch.restored.wait()
+        assert "-j DOCKYARD" in host.command("iptables-save", "-t", "nat")
         host.command("iptables", "-F", "DOCKER-USER")
         for item in made.values():
             await controller.forget(item.container_id)
@@ -249,9 +250,9 @@ async def test_two_engines_in_one_namespace(host, controller: Controller, start,
             assert host.fetch(host.outside, HOST, 8081) == OUTSIDE
             assert host.fetch(box.netns, HOST, 8080) != ""
             assert host.fetch(box.netns, place(controller, "a")["IPAddress"], 80, 0.3) == "", "isolated from each other"
+        clash = spec("c", tmp_path / "c", bindings=WEB)
+        await other.connect(clash.container_id, "c", "bridge", EndpointSettings())
         with pytest.raises(DockyardError, match=r"failed to bind host port 0.0.0.0:8080/tcp: address already in use"):
-            clash = spec("c", tmp_path / "c", bindings=WEB)
-            await other.connect(clash.container_id, "c", "bridge", EndpointSettings())
             await other.setup(clash)
         await other.forget(made.container_id)
         await other.uninstall()
