@@ -338,7 +338,7 @@ class Controller:
         await core.thread.run(self._sandboxes.sweep)
         await self._replay_addresses()
         if (tables := core.firewall.watched()) and self._watch is None:
-            self._watch = FirewallWatch(self._heal, tables)
+            self._watch = FirewallWatch(self._heal, tables, core.firewall.made)
 
     def _restore_firewall(self) -> bool:
         uplinks = json.loads(self._records.meta("uplinks") or "[]")
@@ -347,10 +347,12 @@ class Controller:
         names = [name for name in uplinks if name not in own]
         return self._core.firewall.restore(bridges, list(self._records.sandboxes.values()), names)
 
-    async def _heal(self, culprit: str) -> None:
+    async def _heal(self, culprit: str, ours: bool) -> bool:
         """Somebody else changed the firewall: what is ours is put back in one transaction."""
-        await self._core.thread.run(self._restore_firewall)
-        self._core.tell("firewall-restored", {"by": culprit})
+        restored = await self._core.thread.run(self._restore_firewall) or ours
+        if restored:
+            self._core.tell("firewall-restored", {"by": culprit})
+        return restored
 
     async def _replay_addresses(self) -> None:
         for network in self.networks():

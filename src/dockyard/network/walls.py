@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,6 +36,9 @@ class NoFirewall:
 
     def remove(self, networks: Sequence[Network]) -> None:
         return None
+
+    def made(self, thread: int) -> bool:
+        return False
 
     def watched(self) -> Mapping[str, bool]:
         return {}
@@ -82,6 +86,9 @@ class NftFirewall:
         self._pass_policy([], [network.bridge for network in networks])
         text = "".join(coexist.without_user_chain(family, self._filter_table(family)) for family in self._rules.families)
         self._run(text + self._rules.remove())
+
+    def made(self, thread: int) -> bool:
+        return os.path.exists(f"/proc/self/task/{thread}")
 
     def watched(self) -> Mapping[str, bool]:
         return {self._rules.table: True, "filter": False}

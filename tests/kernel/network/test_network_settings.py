@@ -139,6 +139,8 @@ async def test_iptables_back_end(host, tmp_path: Path) -> None:  # type: ignore[
     controller = await Controller.open(host.root, host.run, NetworkSettings(firewall_backend="iptables"))
     made = {name: spec(name, tmp_path / name, mode=mode, bindings=ports) for name, mode, ports in (
         ("a", "bridge", WEB), ("b", "far", {}), ("c", "shut", {}))}  # fmt: skip
+    heard: list[tuple[str, dict[str, Any]]] = []
+    controller.listen(lambda action, attributes: heard.append((action, attributes)))
     try:
         await controller.recover({}, {})
         host.command("iptables", "-I", "DOCKER-USER", "-d", "203.0.113.7", "-j", "DROP")
@@ -164,6 +166,7 @@ async def test_iptables_back_end(host, tmp_path: Path) -> None:  # type: ignore[
         assert controller._watch
         async with asyncio.timeout(10):
             await controller._watch.restored.wait()
+        assert heard == [("firewall-restored", {"by": "iptables"})], "told once, and not of what was our own doing"
         assert "-j DOCKYARD" in host.command("iptables-save", "-t", "nat")
         host.command("iptables", "-F", "DOCKER-USER")
         for item in made.values():
