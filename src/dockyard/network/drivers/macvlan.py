@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 from collections.abc import Sequence
 
 import msgspec
@@ -20,7 +19,6 @@ from dockyard.network import errors
 from dockyard.network.drivers.plain import LocalDriver, adopted, check_interface_name, check_mtu, mtu_of
 from dockyard.network.model import Endpoint, Network
 
-DEFAULT_MTU = 1500
 MODES = frozenset({"private", "vepa", "bridge", "passthru"})
 
 
@@ -88,14 +86,13 @@ class MacvlanDriver(LocalDriver):
 
 
 def _add_nowhere(netlink: NetlinkSocket, name: str) -> None:
-    """A parent that leads nowhere: a dummy, or on kernels without that driver a bridge without ports."""
+    """A parent that leads nowhere: a dummy, or on kernels without that driver a pair whose other end nobody uses."""
     try:
         netlink.batch([rt.add_dummy(name)])
     except NetlinkError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        mac = "02:" + hashlib.sha256(name.encode()).digest()[:5].hex(":")
-        netlink.batch([rt.add_bridge(name, mac=mac, mtu=DEFAULT_MTU, filtered=False)])
+        netlink.batch([rt.add_pair(name, peer=name.replace("-", "_")), rt.link_up(name), rt.link_up(name.replace("-", "_"))])
 
 
 class IpvlanDriver(MacvlanDriver):
