@@ -96,7 +96,7 @@ class System:
             "ProductLicense": "Apache-2.0",
             "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
                       "Error": "", "RemoteManagers": None},
-            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null"], "Authorization": None,
                         "Log": ["json-file", "local", "none"]},
             "GenericResources": None,
             "RegistryConfig": report.registry,

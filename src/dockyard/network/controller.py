@@ -175,7 +175,8 @@ class Controller:
         # From here to the record nothing is awaited: two requests for the same name or pool cannot both pass.
         try:
             creation.check_name(network.name, self.networks())
-            network = creation.with_pools(driver.check(network, self.networks()), pools.subnets, configured=pools.configured)
+            network = driver.check(network, self.networks())
+            network = creation.with_pools(network, pools.subnets, pools.idle, configured=pools.configured)
         except DockyardError:
             await ipams.release_pools(pools.subnets)
             raise

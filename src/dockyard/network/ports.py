@@ -91,6 +91,11 @@ class Pools(Protocol):
     @property
     def subnets(self) -> Sequence[Subnet]: ...
     @property
+    def idle(self) -> Sequence[Subnet]:
+        """Given for a family that is off: shown, not used (as libnetwork has it)."""
+        ...
+
+    @property
     def configured(self) -> bool:
         """The user gave the subnet."""
         ...
