@@ -209,7 +209,8 @@ iptables -A FORWARD -d 10.61.0.9 -p tcp --dport 80 -j ACCEPT
             begin = time.perf_counter()
             subprocess.run(["sh", "-ec", f"ip -n hand9 addr add 10.61.0.1/16 dev lo; {steps}"], check=True)
             spent.append((time.perf_counter() - begin) * 1e3)
-            subprocess.run("ip link del hv9; iptables -D FORWARD -d 10.61.0.9 -p tcp --dport 80 -j ACCEPT; iptables -t nat -F; ip -n hand9 addr flush dev lo", shell=True)
+            undo = "ip link del hv9; iptables -D FORWARD -d 10.61.0.9 -p tcp --dport 80 -j ACCEPT; iptables -t nat -F"
+            subprocess.run(f"{undo}; ip -n hand9 addr flush dev lo", shell=True)
     finally:
         subprocess.run("ip netns del hand9; ip link del hand0", shell=True)
     print(f"the same by ip and iptables commands: {statistics.median(spent):.1f} ms")
