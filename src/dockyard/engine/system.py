@@ -97,7 +97,7 @@ class System:
             "ProductLicense": "Apache-2.0",
             "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
                       "Error": "", "RemoteManagers": None},
-            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"],
+            "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                         "Authorization": list(report.authorization) or None,
                         "Log": ["json-file", "local", "none"]},
             "GenericResources": None,

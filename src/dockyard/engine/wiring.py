@@ -124,7 +124,9 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     )  # fmt: skip
     containers = Containers(kit, defaults)
     images, volumes = Images(storage, transfer, kit, containers.find), Volumes(storage, kit)
-    report = _report(settings, storage, runtime, _engine_id(store))
+    engine_id = _engine_id(store)
+    network.listen(kit.events, (engine_id, os.uname().nodename))
+    report = _report(settings, storage, runtime, engine_id)
     layers = BuildLayers(storage)
     runs = settings.root / "build" / "run"
     executor = build_run.BuildExecutor(facts, settings.run_dir / "build", runs, settings.cgroup_parent)
@@ -133,7 +135,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     builder = Builder(settings.root / "build", bases, layers, executor, places, records, settings.build)
     shelf = BuildShelf(storage, transfer, bases)
     hostname, here = platform.node(), host_platform(platform.machine())
-    facts_of_host = HostFacts(_engine_id(store), hostname, here, lambda: _host_gateway(controller))
+    facts_of_host = HostFacts(engine_id, hostname, here, lambda: _host_gateway(controller))
     door = BuildKitDoor(
         builder, shelf, facts_of_host, spool_directory=builder.spool, socket_directory=settings.run_dir / "build"
     )

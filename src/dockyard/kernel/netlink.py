@@ -117,11 +117,28 @@ class NetlinkSocket:
         for message in messages:
             packed += self._pack(message, message.flags | REQUEST | ACK)
         self._socket.send(packed)
+        self._await_answers(messages, first)
+
+    def transaction(self, messages: Sequence[Message], subsystem: int) -> None:
+        """As ``batch``, but of a netfilter subsystem that takes all messages or none. Raises NetlinkError."""
+        if not messages:
+            return
+        begin, end = 0x10, 0x11
+        head = struct.pack("!BBH", 0, 0, subsystem)
+        packed = bytearray(self._pack(Message(begin, 0, head, "begin"), REQUEST))
+        first = self._sequence + 1
+        for message in messages:
+            packed += self._pack(message, message.flags | REQUEST | ACK)
+        packed += self._pack(Message(end, 0, head, "end"), REQUEST)
+        self._socket.send(packed)
+        self._await_answers(messages, first)
+
+    def _await_answers(self, messages: Sequence[Message], first: int) -> None:
         answered = 0
         failure: NetlinkError | None = None
         while answered < len(messages):
             for _, kind, sequence, body in self._receive():
-                if kind != _ERROR or sequence < first:
+                if kind != _ERROR or not first <= sequence < first + len(messages):
                     continue
                 answered += 1
                 number, message = -struct.unpack_from("=i", body)[0], messages[sequence - first]

@@ -107,6 +107,12 @@ def add_veth(name: str, *, mtu: int, bridge: int, netns: int, peer: str, mac: st
     return _new_link(name, "veth", [(_VETH_PEER | 0x8000, inner)], attrs, up=True)
 
 
+def add_pair(name: str, *, peer: str) -> Message:
+    """A veth pair with both ends in this namespace."""
+    inner = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + pack([(IFLA_IFNAME, peer)])
+    return _new_link(name, "veth", [(_VETH_PEER | 0x8000, inner)], [])
+
+
 def add_macvlan(name: str, *, parent: int, mode: str, mtu: int, netns: int, mac: str) -> Message:
     attrs: list[Attribute] = [(IFLA_LINK, parent), (IFLA_NET_NS_FD, netns)]
     attrs += [(IFLA_MTU, mtu)] if mtu else []

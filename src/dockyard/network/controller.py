@@ -175,7 +175,8 @@ class Controller:
         # From here to the record nothing is awaited: two requests for the same name or pool cannot both pass.
         try:
             creation.check_name(network.name, self.networks())
-            network = creation.with_pools(driver.check(network, self.networks()), pools.subnets, configured=pools.configured)
+            network = driver.check(network, self.networks())
+            network = creation.with_pools(network, pools.subnets, pools.idle, configured=pools.configured)
         except DockyardError:
             await ipams.release_pools(pools.subnets)
             raise
@@ -258,6 +259,12 @@ class Controller:
     def endpoints_in(self, network_id: str) -> list[Endpoint]:
         return self._records.within(network_id)
 
+    def joined(self, container: str) -> list[Network]:
+        """Networks that a running container is on."""
+        if container not in self._records.sandboxes:
+            return []
+        return [network for network, _ in self._shown(container)]
+
     async def connect(
         self, container: str, name: str, ref: str, wish: EndpointSettings, spec: SandboxSpec | None = None
     ) -> Endpoint:
@@ -284,7 +291,7 @@ class Controller:
             raise errors.NOT_CONNECTED(container=container, network=network.name)
         sandbox = self._records.sandboxes.get(container)
         if sandbox is not None and network.driver == "host":
-            raise errors.HOST_DISCONNECT()
+            raise errors.HOST_NETWORK()
         self._records.drop([found])
         if sandbox is not None and sandbox.netns not in SHARED:
             await self._sandboxes.leave_live(network, found)
@@ -332,7 +339,7 @@ class Controller:
         await core.thread.run(self._sandboxes.sweep)
         await self._replay_addresses()
         if (tables := core.firewall.watched()) and self._watch is None:
-            self._watch = FirewallWatch(self._heal, tables)
+            self._watch = FirewallWatch(self._heal, tables, core.firewall.made)
 
     def _restore_firewall(self) -> bool:
         uplinks = json.loads(self._records.meta("uplinks") or "[]")
@@ -341,10 +348,12 @@ class Controller:
         names = [name for name in uplinks if name not in own]
         return self._core.firewall.restore(bridges, list(self._records.sandboxes.values()), names)
 
-    async def _heal(self, culprit: str) -> None:
+    async def _heal(self, culprit: str, ours: bool) -> bool:
         """Somebody else changed the firewall: what is ours is put back in one transaction."""
-        await self._core.thread.run(self._restore_firewall)
-        self._core.tell("firewall-restored", {"by": culprit})
+        restored = await self._core.thread.run(self._restore_firewall) or ours
+        if restored:
+            self._core.tell("firewall-restored", {"by": culprit})
+        return restored
 
     async def _replay_addresses(self) -> None:
         for network in self.networks():
@@ -374,8 +383,10 @@ class Controller:
 
 
 def _check_live(network: Network, spec: SandboxSpec) -> None:
-    """Raises Forbidden where a running container's mode allows no further network."""
-    if network.driver == "host" or spec.mode == "host" or spec.mode.startswith("container:"):
+    """Raises InvalidParameter or Forbidden where a running container's mode allows no further network."""
+    if network.driver == "host":
+        raise errors.HOST_NETWORK()
+    if spec.mode == "host" or spec.mode.startswith("container:"):
         raise errors.HOST_MODE()
     if network.driver == "null" or spec.mode == "none":
         raise errors.NONE_MODE()

@@ -55,18 +55,18 @@ def draft(request: Json, known: Sequence[Network], settings: NetworkSettings) ->
         config_from=config_from,
     )  # fmt: skip
     if only:
-        network = with_pools(network, wanted_subnets(wish, ipv4=ipv4, ipv6=ipv6), configured=True)
+        network = with_pools(network, wanted_subnets(wish), configured=True)
     return Draft(network, wish)
 
 
-def with_pools(network: Network, subnets: Sequence[Subnet], *, configured: bool) -> Network:
+def with_pools(network: Network, subnets: Sequence[Subnet], idle: Sequence[Subnet] = (), *, configured: bool) -> Network:
     """``isolated`` bridges have no address, so their first one is left to containers."""
     made = []
     for item in subnets:
         family = "ip6" if ":" in item.subnet else "ip"
         bare = network.driver == "bridge" and network.gateway_mode(family) == "isolated"
         made.append(msgspec.structs.replace(item, gateway="") if bare else item)
-    return msgspec.structs.replace(network, subnets=tuple(made), configured=configured)
+    return msgspec.structs.replace(network, subnets=tuple(made), idle=tuple(idle), configured=configured)
 
 
 def check_name(name: str, known: Sequence[Network]) -> None:

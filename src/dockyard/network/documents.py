@@ -17,7 +17,7 @@ def network(network: Network, endpoints: Sequence[Endpoint]) -> Json:
         "EnableIPv4": network.enable_ipv4, "EnableIPv6": network.enable_ipv6,
         "IPAM": {
             "Driver": network.ipam_driver, "Options": network.ipam_options or None,
-            "Config": [_ipam_row(subnet) for subnet in network.subnets],
+            "Config": [_ipam_row(subnet) for subnet in (*network.subnets, *network.idle)],
         },
         "Internal": network.internal, "Attachable": network.attachable, "Ingress": False,
         "ConfigFrom": {"Network": network.config_from}, "ConfigOnly": network.config_only,

@@ -94,4 +94,6 @@ NO_SWARM = Code(
     hint="Dockyard has no swarm mode yet: use the bridge, macvlan or ipvlan driver, or a plugin",
 )  # fmt: skip
 AMBIGUOUS = Code("DY-NET-029", InvalidParameter, "network {ref} is ambiguous ({count} matches found on ID prefix)")
-HOST_DISCONNECT = Code("DY-NET-030", Forbidden, "container cannot be disconnected from host network or connected to host network")
+HOST_NETWORK = Code(
+    "DY-NET-030", InvalidParameter, "container cannot be disconnected from host network or connected to host network"
+)

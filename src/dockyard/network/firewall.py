@@ -25,9 +25,11 @@ and the client's retransmission (1 s for TCP) goes through.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dockyard.kernel.netlink_nft import SetElement, pack_field
 from dockyard.network.model import FAMILIES, LinkRule, Network, Published, Sandbox
 
 NAME = "dockyard"
@@ -149,6 +151,29 @@ def port_elements(ports: Iterable[Published], *, guarded: bool = False) -> list[
         if guarded:
             found.append((family, "held", f"{item.protocol} . {item.host_port}", ""))
     return found
+
+
+_TYPES = {
+    "direct": ("addr", "inet_proto", "inet_service"), "held": ("inet_proto", "inet_service"),
+    "trusted": ("ifname", "addr", "inet_proto", "inet_service"),
+    "links": ("addr", "addr", "inet_proto", "inet_service"), "ports_any": ("inet_proto", "inet_service"),
+    "ports_at": ("inet_proto", "addr", "inet_service"),
+}  # fmt: skip
+"""Fields of the keys of those sets that change with containers."""
+_TARGET = ("addr", "inet_service")
+
+
+def packed(element: Element) -> SetElement:
+    """A port's or link's element as the kernel takes it."""
+    family, name, key, value = element
+    own = {"addr": _ADDRESS[family]}
+
+    def fields(kinds: Sequence[str], text: str) -> bytes:
+        parts = zip(kinds, text.split(" . "), strict=True)
+        return b"".join(pack_field(own.get(kind, kind), part.strip('"')) for kind, part in parts)
+
+    number = socket.AF_INET if family == "ip" else socket.AF_INET6
+    return SetElement(number, name, fields(_TYPES[name], key), fields(_TARGET, value) if value else b"")
 
 
 def link_elements(links: Iterable[LinkRule]) -> list[Element]:

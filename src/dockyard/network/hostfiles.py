@@ -35,7 +35,8 @@ def write(
         hosts += "".join(f"{address}\t{name}\n" for name, address in map(files.split_extra_host, spec.extra_hosts))
     else:
         name = f"{spec.hostname}.{spec.domainname}" if spec.domainname else spec.hostname
-        names = [name, spec.hostname] if spec.domainname else [name]
+        # A name with dots may have been given as the host name: the bare one is known, too, as in Docker.
+        names = [name, name.partition(".")[0]]
         hosts = files.hosts([*linked, *((address, names) for address in own)], spec.extra_hosts, gateways)
     resolv = files.resolv_conf(
         host_resolv_conf(), dns=spec.dns or settings.dns, search=spec.dns_search or settings.dns_search,

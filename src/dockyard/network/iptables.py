@@ -12,6 +12,7 @@ rules::
 from __future__ import annotations
 
 import subprocess
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dockyard.network.coexist import USER_CHAIN
@@ -143,6 +144,18 @@ def document(family: str, saved: str, wanted: Mapping[str, Sequence[str]]) -> st
     return text
 
 
+def intact(family: str, saved: str, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the jumps stand and our chains have as many rules as they should: a program that restores a whole table
+    takes all of them. (iptables prints rules in another form than it takes them, so they are counted.) Pure."""
+    present = _by_table(saved)
+    for table in _TABLES:
+        known = present.get(table, [])
+        ours = sum(line.startswith(tuple(f"-A {chain} " for chain in _CHAINS[table])) for line in known)
+        if ours != len(wanted[table]) or any(f"-A {chain} {rest}" not in known for chain, rest in _jumps(family)[table]):
+            return False
+    return True
+
+
 def farewell(family: str, saved: str) -> str:
     """Takes our chains and the jumps to them away; DOCKER-USER goes only if it is empty. Pure."""
     present, text = _by_table(saved), ""
@@ -179,6 +192,8 @@ class IptablesFirewall:
         self._networks: dict[str, Network] = {}
         self._sandboxes: dict[str, Sandbox] = {}
         self._uplinks: Sequence[str] = ()
+        self._children: deque[int] = deque(maxlen=64)
+        """Processes of ours, so that what they did is not taken for another's."""
 
     def add_network(self, network: Network) -> None:
         self._networks[network.id] = network
@@ -206,8 +221,7 @@ class IptablesFirewall:
         self._networks = {network.id: network for network in networks}
         self._sandboxes = {sandbox.container: sandbox for sandbox in sandboxes}
         self._uplinks = uplinks
-        self._write()
-        return False
+        return self._write(only_if_broken=True)
 
     def remove(self, networks: Sequence[Network]) -> None:
         for family in self._settings.families:
@@ -219,11 +233,18 @@ class IptablesFirewall:
     def close(self) -> None:
         return None
 
-    def _write(self) -> None:
+    def made(self, thread: int) -> bool:
+        return thread in self._children
+
+    def _write(self, *, only_if_broken: bool = False) -> bool:
+        changed = False
         for family in self._settings.families:
-            mark = self._settings.bridge_accept_fwmark
+            mark, saved = self._settings.bridge_accept_fwmark, self._saved(family)
             wanted = rules(family, self._networks.values(), self._sandboxes.values(), self._uplinks, mark)
-            self._restore(family, document(family, self._saved(family), wanted))
+            if not (only_if_broken and intact(family, saved, wanted)):
+                self._restore(family, document(family, saved, wanted))
+                changed = True
+        return changed
 
     def _saved(self, family: str) -> str:
         return self._run(f"{_PROGRAM[family]}-save")
@@ -234,9 +255,16 @@ class IptablesFirewall:
     def _run(self, *words: str, text: str = "") -> str:
         """Raises System with iptables' own sentence."""
         try:
-            done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=COMMAND_TIMEOUT)
+            pipe = subprocess.PIPE
+            with subprocess.Popen(words, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+                self._children.append(child.pid)
+                try:
+                    output, told = child.communicate(text, COMMAND_TIMEOUT)
+                except BaseException:
+                    child.kill()
+                    raise
         except (OSError, subprocess.TimeoutExpired) as error:
             raise KERNEL(what="change the firewall", cause=str(error)) from None
-        if done.returncode != 0:
-            raise KERNEL(what="change the firewall", cause=(done.stderr.strip().splitlines() or ["?"])[0])
-        return done.stdout
+        if child.returncode != 0:
+            raise KERNEL(what="change the firewall", cause=(told.strip().splitlines() or ["?"])[0])
+        return output

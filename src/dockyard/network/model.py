@@ -92,6 +92,8 @@ class Network(msgspec.Struct, frozen=True):
     adopted: bool = False
     """The bridge or parent was there before us: it is left as it is, and is never removed."""
     scope: str = "local"
+    idle: tuple[Subnet, ...] = ()
+    """Subnets that were given for a family that is off."""
 
     def option(self, name: str, default: str = "") -> str:
         return self.options.get(name) or default

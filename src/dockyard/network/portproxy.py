@@ -26,7 +26,7 @@ CONNECT_LIMIT = 10.0
 BUFFER = 1 << 16
 UDP_CLIENTS = 1024
 UDP_IDLE = 90.0
-MESSAGE = 1 << 18
+MESSAGE = 1 << 22
 DESCRIPTORS = 128
 
 
@@ -143,7 +143,10 @@ class Control:
             while True:
                 await ready.wait()
                 ready.clear()
-                data, descriptors, _, _ = socket.recv_fds(daemon, MESSAGE, DESCRIPTORS)
+                try:
+                    data, descriptors, _, _ = socket.recv_fds(daemon, MESSAGE, DESCRIPTORS)
+                except BlockingIOError:
+                    continue  # the loop told twice of what was read once
                 if not data:
                     return
                 daemon.send(self._answer(data, descriptors))

@@ -91,6 +91,11 @@ class Pools(Protocol):
     @property
     def subnets(self) -> Sequence[Subnet]: ...
     @property
+    def idle(self) -> Sequence[Subnet]:
+        """Given for a family that is off: shown, not used (as libnetwork has it)."""
+        ...
+
+    @property
     def configured(self) -> bool:
         """The user gave the subnet."""
         ...
@@ -111,11 +116,16 @@ class Firewall(Protocol):
     def shut(self, container: str, published: Sequence[Published], links: Sequence[Any]) -> None: ...
 
     def restore(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], uplinks: Sequence[str]) -> bool:
-        """Everything as given, in one transaction. Returns whether another program's policy had to be passed."""
+        """Everything as given, in one transaction. Returns whether something in tables that others use too had to be put
+        back, or another program's policy to be passed."""
         ...
 
     def remove(self, networks: Sequence[Network]) -> None:
         """All of ours."""
+        ...
+
+    def made(self, thread: int) -> bool:
+        """Whether a change by this thread or process was ours."""
         ...
 
     def watched(self) -> Mapping[str, bool]:

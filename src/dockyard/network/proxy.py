@@ -27,9 +27,10 @@ START_LIMIT = 10.0
 CALL_LIMIT = 5.0
 CHUNK = 100
 """Sockets in one message; the kernel takes 253."""
-MARK = 16
-"""Characters of a container's ID that name it here."""
+MESSAGE = 1 << 22
+"""Bytes of the longest request: the IDs of 50,000 containers."""
 
+_SO_SNDBUFFORCE = 32
 Row = tuple[Published, socket.socket]
 
 
@@ -43,11 +44,11 @@ class Proxy:
         """The proxy accepts on these sockets from now on, and on no others for this container."""
         if not rows and container not in self._serving:
             return
-        requests: list[tuple[Mapping[str, Any], list[int]]] = [({"drop": container[:MARK]}, [])]
+        requests: list[tuple[Mapping[str, Any], list[int]]] = [({"drop": container}, [])]
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
             told = [{"protocol": item.protocol, "address": item.address, "port": item.port} for item, _ in part]
-            requests.append(({"add": container[:MARK], "rows": told}, [os.dup(sock.fileno()) for _, sock in part]))
+            requests.append(({"add": container, "rows": told}, [os.dup(sock.fileno()) for _, sock in part]))
         self._serving.add(container)
         self._queue(requests, spawn=bool(rows))
 
@@ -55,14 +56,14 @@ class Proxy:
         """Waits: the port must be free for the next container."""
         if container in self._serving:
             self._serving.discard(container)
-            self._queue([({"drop": container[:MARK]}, [])], spawn=False)
+            self._queue([({"drop": container}, [])], spawn=False)
             await self.settled()
 
     def keep(self, containers: Collection[str]) -> None:
         """After a restart of the daemon: what others had is dropped, what these have goes on."""
         if self._control.exists():
             self._serving |= set(containers)
-            self._queue([({"keep": [item[:MARK] for item in containers]}, [])], spawn=False)
+            self._queue([({"keep": list(containers)}, [])], spawn=False)
 
     async def settled(self) -> None:
         """Until all requests so far are done."""
@@ -82,6 +83,8 @@ class Proxy:
             await asyncio.wait({before})
         try:
             await asyncio.to_thread(self._exchange, requests, spawn)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return  # It has ended, so it carries nothing that could be dropped.
         except OSError as error:
             log.warning("the port proxy does not answer: %s", error)
         finally:
@@ -111,6 +114,7 @@ class Proxy:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.settimeout(CALL_LIMIT)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, MESSAGE)
             sock.connect(str(self._control))
         except OSError:
             sock.close()

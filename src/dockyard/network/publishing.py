@@ -25,11 +25,11 @@ class Publishing:
         rows = hostports.wanted(spec.exposed, spec.bindings, spec.publish_all)
         return self._hold(spec, pairs, rows)
 
-    def hold_anew(
+    async def hold_anew(
         self, spec: SandboxSpec, pairs: Sequence[routing.Pair], old: Sequence[Published]
     ) -> tuple[Published, ...]:
         """For another gateway endpoint: ports that nobody chose stay what they are."""
-        self._core.ports.release(spec.container_id)
+        await self.release(spec.container_id)
         known = {(item.port, item.protocol): item.host_port for item in old if not item.direct}
         rows = [
             (port, protocol, at, span or _one(known.get((port, protocol))))

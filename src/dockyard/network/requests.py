@@ -13,7 +13,7 @@ from dockyard.model import EndpointSettings
 from dockyard.network import ipam
 from dockyard.network.drivers.plain import check_interface_name
 from dockyard.network.errors import BAD, STATIC_ADDRESS
-from dockyard.network.model import FAMILIES, Endpoint, Network
+from dockyard.network.model import Endpoint, Network
 from dockyard.network.ports import Json
 
 _TEXTS = ("Name", "Driver", "Scope")
@@ -67,9 +67,9 @@ def check_endpoint(network: Network, wish: EndpointSettings) -> None:
 def _endpoint_faults(network: Network, wish: EndpointSettings) -> Iterable[str]:
     plan = wish.ipam_config
     texts = (plan.ipv4_address, plan.ipv6_address) if plan else ("", "")
-    for family, version, text in zip(FAMILIES, (4, 6), texts, strict=True):
+    for version, text in zip((4, 6), texts, strict=True):
         if text:
-            yield _address_fault(network, family, version, text)
+            yield _address_fault(network, version, text)
     for text in (plan.link_local_ips if plan else None) or ():
         yield "" if _version(text) else f"invalid link-local IP address: {text}"
     if wish.mac_address and not _MAC.match(wish.mac_address):
@@ -78,15 +78,15 @@ def _endpoint_faults(network: Network, wish: EndpointSettings) -> Iterable[str]:
         yield _sysctl_fault(name)
 
 
-def _address_fault(network: Network, family: str, version: int, text: str) -> str:
+def _address_fault(network: Network, version: int, text: str) -> str:
     if _version(text) != version:
         return f"invalid IPv{version} address: {text}"
     if network.predefined:
         return "user specified IP address is supported on user defined networks only"
     if not network.configured:
         return STATIC_ADDRESS.template
-    subnet = network.subnet(family)
-    if network.ipam_driver == "default" and (subnet is None or ip_address(text) not in ipam.parse_network(subnet.subnet)):
+    pools = [ipam.parse_network(item.subnet) for item in (*network.subnets, *network.idle)]
+    if network.ipam_driver == "default" and not any(ip_address(text) in pool for pool in pools):
         return f"no configured subnet contains IP address {text}"
     return ""
 

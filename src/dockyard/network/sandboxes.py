@@ -234,7 +234,7 @@ class Sandboxes:
         if spec is None or not self._publishing.moved(spec, sandbox, core.records.pairs(container)):
             return
         old = sandbox.published
-        new = self._publishing.hold_anew(spec, core.records.pairs(container), old)
+        new = await self._publishing.hold_anew(spec, core.records.pairs(container), old)
         core.records.put([], msgspec.structs.replace(sandbox, published=new))
 
         def swap() -> None:

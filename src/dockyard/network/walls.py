@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
 from dockyard.kernel import nft
+from dockyard.kernel.netlink import NetlinkError, NetlinkSocket
+from dockyard.kernel.netlink_nft import NETLINK_NETFILTER, change_elements
 from dockyard.kernel.nft import Nft, NftError
 from dockyard.network import coexist
 from dockyard.network.errors import KERNEL, NO_FIREWALL
-from dockyard.network.firewall import NAME, Element, Rules
+from dockyard.network.firewall import NAME, Element, Rules, packed
 from dockyard.network.iptables import IptablesFirewall
 from dockyard.network.model import LinkRule, Network, NetworkSettings, Published, Sandbox
 from dockyard.network.ports import Firewall
@@ -36,6 +39,9 @@ class NoFirewall:
     def remove(self, networks: Sequence[Network]) -> None:
         return None
 
+    def made(self, thread: int) -> bool:
+        return False
+
     def watched(self) -> Mapping[str, bool]:
         return {}
 
@@ -52,6 +58,7 @@ class NftFirewall:
         self._rules = rules
         self._user_chain = user_chain
         self._nft: Nft | None = None
+        self._netlink: NetlinkSocket | None = None
 
     def add_network(self, network: Network) -> None:
         self._change(self._rules.network(network))
@@ -62,10 +69,23 @@ class NftFirewall:
         self._pass_policy([], [network.bridge])
 
     def open(self, sandbox: Sandbox) -> None:
-        self._change(self._rules.elements(sandbox))
+        self._swap(self._rules.elements(sandbox), ())
 
     def shut(self, container: str, published: Sequence[Published], links: Sequence[LinkRule]) -> None:
-        self._change(self._rules.elements(Sandbox(container, "", tuple(published), links=tuple(links))), gone=True)
+        self._swap((), self._rules.elements(Sandbox(container, "", tuple(published), links=tuple(links))))
+
+    def _swap(self, added: Sequence[Element], removed: Sequence[Element]) -> None:
+        """The elements of one container, by a message of our own: no start waits for libnftables to read the tables."""
+        if not (added or removed):
+            return
+        self._netlink = self._netlink or NetlinkSocket(NETLINK_NETFILTER)
+        try:
+            change_elements(
+                self._netlink, self._rules.table, [packed(item) for item in added],
+                [packed(item) for item in dict.fromkeys(removed)],
+            )  # fmt: skip
+        except NetlinkError as error:
+            raise KERNEL(what="change the firewall", cause=str(error)) from None
 
     def restore(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], uplinks: Sequence[str]) -> bool:
         rows: list[Element] = [row for network in networks for row in self._rules.network(network)]
@@ -83,12 +103,17 @@ class NftFirewall:
         text = "".join(coexist.without_user_chain(family, self._filter_table(family)) for family in self._rules.families)
         self._run(text + self._rules.remove())
 
+    def made(self, thread: int) -> bool:
+        return os.path.exists(f"/proc/self/task/{thread}")
+
     def watched(self) -> Mapping[str, bool]:
         return {self._rules.table: True, "filter": False}
 
     def close(self) -> None:
         if self._nft is not None:
             self._nft.close()
+        if self._netlink is not None:
+            self._netlink.close()
 
     def _context(self) -> Nft:
         self._nft = self._nft or Nft()

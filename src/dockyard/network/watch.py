@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -29,10 +28,15 @@ _REMOVALS = frozenset({2, 5, 8, 11, 14})
 class FirewallWatch:
     """Opened in the host's namespace, on the daemon's loop."""
 
-    def __init__(self, heal: Callable[[str], Awaitable[None]], tables: Mapping[str, bool]) -> None:
-        """``tables``: those that concern us, with whether they are ours alone; ``heal`` is told who did it."""
+    def __init__(
+        self, heal: Callable[[str, bool], Awaitable[bool]], tables: Mapping[str, bool], made: Callable[[int], bool]
+    ) -> None:
+        """``tables``: those that concern us, with whether they are ours alone; ``heal`` is told who did it and whether
+        it was ours, and answers whether something was put back; ``made``: a thread or process of ours."""
         self._heal = heal
         self._tables = tables
+        self._made = made
+        self._ours = False
         self._netlink = NetlinkSocket(NETLINK_NETFILTER, blocking=False)
         self._netlink.join(GROUP_NFTABLES)
         self._loop = asyncio.get_running_loop()
@@ -40,6 +44,7 @@ class FirewallWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._concerns = False
+        self._touched = False
         self._culprit = ""
         self.restored = asyncio.Event()
         """Set after each repair; whoever waits for the next one clears it."""
@@ -68,14 +73,16 @@ class FirewallWatch:
         what = kind & 0xFF
         if what == _NEW_GENERATION:
             thread = struct.unpack("!I", parts[2])[0] if 2 in parts else 0
-            if self._concerns and not os.path.exists(f"/proc/self/task/{thread}"):
+            if self._concerns and not self._made(thread):
                 self._culprit = parts.get(3, b"").rstrip(b"\0").decode(errors="replace")
+                self._ours = self._ours or self._touched
                 self._schedule()
-            self._concerns = False
+            self._concerns = self._touched = False
             return
         table = parts.get(1, b"").rstrip(b"\0").decode(errors="replace")
         if (ours := self._tables.get(table)) is not None:
             self._concerns = self._concerns or what in _REMOVALS or (not ours and what == _NEW_CHAIN)
+            self._touched = self._touched or (ours and what in _REMOVALS)
 
     def _schedule(self) -> None:
         if self._timer is not None:
@@ -90,8 +97,10 @@ class FirewallWatch:
 
     async def _run(self) -> None:
         try:
-            await self._heal(self._culprit)
+            ours, self._ours = self._ours, False
+            restored = await self._heal(self._culprit, ours)
         except DockyardError as error:
             log.error("cannot restore the firewall: %s", error)
             return
-        self.restored.set()
+        if restored:
+            self.restored.set()

@@ -103,7 +103,7 @@ def _write(tree: _Tree, files: Sequence[int]) -> Iterator[bytes]:
         if path in tree.hidden:
             parent, _, leaf = path.rpartition(b"/")
             name = WHITEOUT_PREFIX + leaf
-            yield encode_header(replace(tree.hidden[path], name=parent + b"/" + name if parent else name))
+            yield encode_header(tree.hidden[path]._replace(name=parent + b"/" + name if parent else name))
             continue
         if path in tree.members:
             number, header = tree.members[path]

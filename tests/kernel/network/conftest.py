@@ -105,9 +105,11 @@ class Host:
         thread = threading.Thread(target=serve)
         thread.start()
         with listener:
-            yield
-            listener.shutdown(socket.SHUT_RDWR)  # close alone would leave accept waiting, and the namespace alive
-            thread.join(5)
+            try:
+                yield
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)  # close alone would leave accept waiting, and the namespace alive
+                thread.join(5)
 
     def fetch(self, where: str | int | None, address: str, port: int, timeout: float = 2.0) -> str:
         """What the server at address:port said; "" when nothing answered."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +13,7 @@ from dockyard.kernel import netlink_route as rt
 from dockyard.kernel.netlink import NetlinkSocket
 from dockyard.model import EndpointSettings, PortBinding
 from dockyard.network import Controller
-
-_SPEC = importlib.util.spec_from_file_location("network_plugin_programs", Path(__file__).parent / "plugin.py")
-assert _SPEC
-assert _SPEC.loader
-plugin = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(plugin)
+from dockyard.testing import netplugins as plugin
 
 pytestmark = pytest.mark.root
 

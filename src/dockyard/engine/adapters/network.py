@@ -22,6 +22,21 @@ class NetworkAdapter:
     def __init__(self, controller: Controller, containers: Mapping[str, Any]) -> None:
         self._controller = controller
         self._containers = containers
+        self._events: Events | None = None
+
+    def listen(self, events: Events, engine: tuple[str, str]) -> None:
+        """From now on what happens to networks is an event; ``engine`` is its ID and name."""
+        self._events = events
+        number, name = engine
+
+        def tell(action: str, attributes: Json) -> None:
+            events.emit("daemon", action, number, name=name, **{key: str(value) for key, value in attributes.items()})
+
+        self._controller.listen(tell)
+
+    def emit(self, action: str, network: Network, **more: str) -> None:
+        if self._events is not None:
+            self._events.emit("network", action, network.id, name=network.name, type=network.driver, **more)
 
     async def connect(self, record: Record, network: NetworkingConfig) -> None:
         mode = record.host.network_mode
@@ -43,6 +58,8 @@ class NetworkAdapter:
 
     async def setup(self, record: Record, directory: str) -> str:
         sandbox = await self._controller.setup(self.spec(record, directory))
+        for endpoint in self._controller.endpoints_of(record.id):
+            self.emit("connect", self._controller.network(endpoint.network), container=record.id)
         if record.host.network_mode.startswith("container:") and not sandbox.netns:
             target = self._containers[record.host.network_mode.removeprefix("container:")].record
             return f"/proc/{target.state.pid}/ns/net" if target.live else sandbox.netns
@@ -72,7 +89,10 @@ class NetworkAdapter:
         return found
 
     async def teardown(self, container_id: str) -> None:
+        joined = self._controller.joined(container_id)
         await self._controller.teardown(container_id)
+        for network in joined:
+            self.emit("disconnect", network, container=container_id)
 
     async def recover(self, live: Mapping[str, int]) -> None:
         specs = {}
@@ -122,7 +142,7 @@ class Networks:
     async def create(self, request: Json) -> Json:
         made = self._controller.create_network(request)
         network, warning = await self._kit.supervisor.operate(made, "create network")
-        self._emit("create", network)
+        self._adapter.emit("create", network)
         return {"Id": network.id, "Warning": warning}
 
     async def inspect(self, ref: str, *, verbose: bool, scope: str) -> Json:
@@ -132,7 +152,7 @@ class Networks:
 
     async def remove(self, ref: str) -> None:
         network = await self._kit.supervisor.operate(self._controller.remove_network(ref), "remove network")
-        self._emit("destroy", network)
+        self._adapter.emit("destroy", network)
 
     async def connect(self, ref: str, container: str, endpoint: Json) -> None:
         target = self._find(container)
@@ -145,7 +165,7 @@ class Networks:
                 self._controller.connect(record.id, record.name, network.id, wish, spec), "connect"
             )
         target.forget_views()
-        self._emit("connect", network, container=record.id)
+        self._adapter.emit("connect", network, container=record.id)
 
     async def disconnect(self, ref: str, container: str, *, force: bool) -> None:
         network = self._controller.network(ref)
@@ -160,7 +180,7 @@ class Networks:
                 self._controller.disconnect(target.record.id, network.id), "disconnect"
             )
         target.forget_views()
-        self._emit("disconnect", network, container=target.record.id)
+        self._adapter.emit("disconnect", network, container=target.record.id)
 
     async def prune(self, filters: Filters) -> Json:
         until = prune_until(filters, self._kit.now())
@@ -179,8 +199,5 @@ class Networks:
             except DockyardError:
                 continue  # Somebody connected meanwhile.
             gone.append(network.name)
+        self._kit.events.emit("network", "prune", "", reclaimed="0")
         return {"NetworksDeleted": gone or None}
-
-    def _emit(self, action: str, network: Network, **more: str) -> None:
-        events: Events = self._kit.events
-        events.emit("network", action, network.id, name=network.name, type=network.driver, **more)

@@ -15,6 +15,8 @@ from dockyard.network import errors
 from dockyard.network.drivers.plain import LocalDriver, adopted, check_interface_name, check_mtu, mtu_of, switch
 from dockyard.network.model import BRIDGE_OPTION, FAMILIES, Endpoint, Network
 
+LEAST_IPV6_MTU = 1280
+"""RFC 8200 section 5; the kernel takes IPv6 from an interface below it."""
 MODES = frozenset({"nat", "nat-unprotected", "routed", "isolated"})
 _SWITCHES = tuple(f"{BRIDGE_OPTION}{name}" for name in ("enable_icc", "enable_ip_masquerade", "inhibit_ipv4"))
 
@@ -32,6 +34,8 @@ class BridgeDriver(LocalDriver):
                 options[name] = switch(name, options[name])
         _check_modes(network)
         check_mtu(options)
+        if network.enable_ipv6 and 0 < mtu_of(network, 0) < LEAST_IPV6_MTU:
+            raise errors.BAD(cause=f"IPv6 needs an MTU of at least {LEAST_IPV6_MTU}, not {mtu_of(network, 0)}")
         check_interface_name(network.bridge)
         for name in network.trusted_interfaces:
             check_interface_name(name)

@@ -7,6 +7,7 @@ for internal networks and those without a parent. The host itself cannot talk to
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Sequence
 
 import msgspec
@@ -57,7 +58,7 @@ class MacvlanDriver(LocalDriver):
             base, dot, tag = name.rpartition(".")
             try:
                 if not network.option("parent"):
-                    netlink.batch([rt.add_dummy(name)])
+                    _add_nowhere(netlink, name)
                 elif dot and tag.isdigit() and (below := rt.link(netlink, base)) is not None:
                     netlink.batch([rt.add_vlan(name, parent=below.index, tag=int(tag))])
                 else:
@@ -82,6 +83,16 @@ class MacvlanDriver(LocalDriver):
         """There is no end on the host: it is removed inside."""
         with contextlib.suppress(OSError), netns.entered(sandbox), NetlinkSocket() as netlink:
             netlink.batch([rt.remove_link(name=endpoint.interface)])
+
+
+def _add_nowhere(netlink: NetlinkSocket, name: str) -> None:
+    """A parent that leads nowhere: a dummy, or on kernels without that driver a pair whose other end nobody uses."""
+    try:
+        netlink.batch([rt.add_dummy(name)])
+    except NetlinkError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        netlink.batch([rt.add_pair(name, peer=name.replace("-", "_")), rt.link_up(name), rt.link_up(name.replace("-", "_"))])
 
 
 class IpvlanDriver(MacvlanDriver):

@@ -18,6 +18,7 @@ class Found:
     subnets: Sequence[Subnet] = ()
     configured: bool = False
     warning: str = ""
+    idle: Sequence[Subnet] = ()
 
 
 class NullIpam:
@@ -55,7 +56,9 @@ class DefaultIpam(NullIpam):
         self, wish: Json, known: Sequence[Network], *, seed: str, ipv4: bool, ipv6: bool
     ) -> Found:
         taken = await self._taken()
-        given = wanted_subnets(wish, ipv4=ipv4, ipv6=ipv6)
+        rows = wanted_subnets(wish)
+        given = [item for item in rows if (ipv6 if ":" in item.subnet else ipv4)]
+        idle = [item for item in rows if item not in given]
         own = [
             (other.name, ipam.parse_subnet(item.subnet)) for other in known if not other.config_only for item in other.subnets
         ]
@@ -69,19 +72,19 @@ class DefaultIpam(NullIpam):
             made.insert(0, ipam.resolve_subnet(str(pool), "", "", {}))
         if ipv6 and not any(":" in item.subnet for item in given):
             made.append(ipam.resolve_subnet(str(ipam.choose_pool6(self._settings.default_address_pools, own, seed)), "", "", {}))
-        return Found(made, bool(given), "; ".join(item for item in warnings if item))
+        return Found(made, bool(rows), "; ".join(item for item in warnings if item), idle)
 
     async def request_address(self, network: Network, family: str, wish: str, mac: str) -> str:
         subnet = network.subnet(family)
         if subnet is None:
-            if wish:
+            if wish and not network.idle:
                 raise BAD(cause=f"invalid endpoint settings:\nno configured subnet contains IP address {wish}")
             return ""
         return self._allocate(network.id, network.name, subnet, wish)
 
 
-def wanted_subnets(wish: Json, *, ipv4: bool, ipv6: bool) -> list[Subnet]:
-    """What the request's IPAM rows say, IPv4 first; rows of a family that is off are left out. Pure."""
+def wanted_subnets(wish: Json) -> list[Subnet]:
+    """What the request's IPAM rows say, IPv4 first. Pure."""
     made: list[Subnet] = []
     for row in wish.get("Config") or []:
         given = row.get("Subnet") or ""
@@ -91,8 +94,6 @@ def wanted_subnets(wish: Json, *, ipv4: bool, ipv6: bool) -> list[Subnet]:
             continue
         spare = row.get("AuxiliaryAddresses") or {}
         subnet = ipam.resolve_subnet(given, row.get("Gateway") or "", row.get("IPRange") or "", spare)
-        if not (ipv6 if ":" in subnet.subnet else ipv4):
-            continue
         if any((":" in item.subnet) == (":" in subnet.subnet) for item in made):
             raise BAD(cause=f"invalid network config:\none subnet per family is supported: {given} is the second")
         made.append(subnet)

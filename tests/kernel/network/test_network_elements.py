@@ -1,0 +1,60 @@
+"""Elements that we pack ourselves are what nft makes of the same words; a failed transaction changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from dockyard.kernel.netlink import NetlinkError, NetlinkSocket
+from dockyard.kernel.netlink_nft import NETLINK_NETFILTER, SetElement, change_elements, pack_field
+from dockyard.network.firewall import Rules, packed
+from dockyard.network.model import LinkRule, Published, Sandbox
+
+pytestmark = pytest.mark.root
+BOX = Sandbox(
+    "c", "",
+    (
+        Published(80, "tcp", "0.0.0.0", 8080, "172.17.0.2", trusted=("eth0", "a-long-name-yes")),
+        Published(53, "udp", "127.0.0.1", 5353, "172.17.0.2"), Published(9, "sctp", "0.0.0.0", 9999, "172.17.0.2"),
+        Published(80, "tcp", "::", 8080, "fd00::2"), Published(81, "tcp", "fd00::1", 8081, "fd00::2", trusted=("*",)),
+        Published(82, "tcp", "", 82, "10.1.1.2", direct=True),
+    ),
+    links=(LinkRule("172.17.0.3", "172.17.0.2", "tcp", 5432), LinkRule("fd00::3", "fd00::2", "udp", 53)),
+)  # fmt: skip
+
+
+def listed(host, table: str) -> list[str]:  # type: ignore[no-untyped-def]
+    return [host.nft(f"list table {family} {table}").replace(table, "T") for family in ("ip", "ip6")]
+
+
+def test_packed_elements_equal_those_of_nft(host) -> None:  # type: ignore[no-untyped-def]
+    theirs, ours = Rules("theirs", guarded=True), Rules("ours", guarded=True)
+    elements = ours.elements(BOX)
+    host.nft(theirs.whole(elements) + ours.whole(()))
+    bare = listed(host, "ours")
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        change_elements(netlink, "ours", [packed(item) for item in elements])
+        assert listed(host, "ours") == listed(host, "theirs")
+        change_elements(netlink, "ours", [packed(item) for item in elements])
+        assert listed(host, "ours") == listed(host, "theirs"), "adding again changes nothing"
+        for _ in range(2):
+            change_elements(netlink, "ours", (), [packed(item) for item in elements])
+            assert listed(host, "ours") == bare, "deleting can be repeated"
+    host.nft(theirs.remove() + ours.remove())
+
+
+def test_a_refused_transaction_changes_nothing(host) -> None:  # type: ignore[no-untyped-def]
+    rules = Rules("ours")
+    host.nft(rules.whole(()))
+    bare = listed(host, "ours")
+    good, bad = packed(rules.elements(BOX)[0]), SetElement(socket.AF_INET, "nobody", pack_field("inet_service", "80"))
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        with pytest.raises(NetlinkError) as caught:
+            change_elements(netlink, "ours", [good, bad])
+        assert caught.value.errno == errno.ENOENT
+        assert listed(host, "ours") == bare
+        change_elements(netlink, "ours", [good])
+    assert listed(host, "ours") != bare
+    host.nft(rules.remove())
