@@ -431,5 +431,5 @@ async def _json(request: Request) -> dict[str, Any]:
         return {}
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VALUE_INVALID(what="body", reason=str(error)) from error

@@ -157,7 +157,7 @@ def parse_settings(text: str) -> LdapSettings:
     """Raises VALUE_INVALID."""
     try:
         settings = msgspec.json.decode(text.encode(), type=LdapSettings)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VALUE_INVALID(what="LDAP settings", reason=str(error)) from error
     if not settings.url.startswith(("ldap://", "ldaps://")) or "{name}" not in settings.user_filter:
         raise VALUE_INVALID(what="LDAP settings", reason="url is ldap:// or ldaps://, user_filter holds {name}")

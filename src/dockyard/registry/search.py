@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from dockyard.http import Request, Response
-from dockyard.registry.access import Caller, visible_sql
+from dockyard.registry.access import ANONYMOUS, Caller, visible_sql
 from dockyard.registry.core import Core
 from dockyard.registry.database import Tx
-from dockyard.registry.gate import Gate
+from dockyard.registry.gate import CATALOG, Gate
 
 _DEFAULT = 25
 _MOST = 100
@@ -32,10 +32,12 @@ class Search:
     async def handle(self, request: Request) -> Response:
         """No login is needed: without one only public repositories are found."""
         identity = await self.gate.identify(request)
+        made_for_it = identity.claims is None or bool(identity.claims.access.get(CATALOG))
+        caller = identity.caller if made_for_it else ANONYMOUS
         text = request.query_get("q")[:_QUERY_MAX]
         asked = request.query_get("n")
         count = min(max(int(asked), 1), _MOST) if asked.isascii() and asked.isdigit() and len(asked) < 5 else _DEFAULT
-        found = await self.core.db.search(lambda tx: find(tx, identity.caller, text, count))
+        found = await self.core.db.search(lambda tx: find(tx, caller, text, count))
         results = [
             {"name": name, "description": description, "star_count": stars, "is_official": "/" not in name,
              "is_automated": False, "is_trusted": False}
