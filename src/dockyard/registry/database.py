@@ -280,7 +280,11 @@ class PostgresDatabase:
         self._opened: list[Any] = []
         self._asking: asyncio.Future[int] | None = None
         self._next: asyncio.Future[int] | None = None
-        self._run(self._migrate)
+        try:
+            self._run(self._migrate)
+        except BaseException:
+            self._hang_up()
+            raise
 
     @property
     def place(self) -> str:
@@ -373,6 +377,9 @@ class PostgresDatabase:
         self._ask().add_done_callback(tell)
 
     async def close(self) -> None:
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self._pool.shutdown(wait=True)
         for connection in self._opened:
             connection.close()
