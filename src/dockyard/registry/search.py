@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from dockyard.registry.gate import CATALOG, Gate
 _DEFAULT = 25
 _MOST = 100
 _QUERY_MAX = 100
+_TRIGRAM = 3
 
 
 class Search:
@@ -51,16 +53,45 @@ class Search:
 
 
 def find(tx: Tx, caller: Caller, text: str, count: int, namespace: str = "") -> list[tuple[Any, ...]]:
-    """(name, description, stars, public, pulls, updated): the exact name first, then what begins with it, then more."""
+    """(name, description, stars, public, pulls, updated): the exact name first, then what begins with the text, then
+    what has a word that does, then what holds it anywhere (from three letters on). Each step ends at `count`.
+    """
     condition, args = visible_sql(caller)
     if namespace:
         condition, args = f"{condition} AND r.namespace = ?", [*args, namespace]
-    plain = text.lower().strip().removeprefix("library/")
-    pattern = plain.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return tx.all(
-        "SELECT r.name, r.description, r.stars, r.public, r.pulls, r.updated FROM repositories r"
-        f" WHERE {condition} AND (r.name LIKE ? ESCAPE '\\' OR r.description LIKE ? ESCAPE '\\')"
-        " ORDER BY CASE WHEN r.name = ? THEN 0 WHEN r.name LIKE ? ESCAPE '\\' THEN 1 ELSE 2 END,"
-        " r.stars DESC, r.name LIMIT ?",
-        (*args, f"%{pattern}%", f"%{pattern}%", plain, f"{pattern}%", count),
-    )
+    plain = "".join(c for c in text.lower() if c.isprintable()).strip().removeprefix("library/")
+    found: dict[str, tuple[Any, ...]] = {}
+    for source, where, places in _steps(tx.dialect, plain):
+        rows = tx.all(
+            f"SELECT r.name, r.description, r.stars, r.public, r.pulls, r.updated FROM {source} WHERE {where}"
+            f" AND {condition} LIMIT ?",
+            (*places, *args, count + len(found)),
+        )
+        for row in sorted(rows, key=lambda row: (-row[2], row[0])):
+            found.setdefault(row[0], row)
+        if len(found) >= count:
+            break
+    return list(found.values())[:count]
+
+
+def _steps(dialect: str, plain: str) -> list[tuple[str, str, tuple[str, ...]]]:
+    """(FROM, WHERE, places): queries in the order in which people want their answers; each has its index."""
+    table = "repositories r"
+    if not plain:
+        return [(table, "1 = 1", ())]
+    exact = (table, "r.name = ?", (plain,))
+    if dialect == "postgresql":
+        pattern = plain.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        held = "(r.name LIKE ? OR r.description ILIKE ?)"
+        return [exact, (table, "r.name LIKE ?", (f"{pattern}%",)), (table, held, (f"%{pattern}%",) * 2)]
+    steps = [exact]
+    if plain.isascii():  # as names are
+        steps.append((table, "r.name >= ? AND r.name < ?", (plain, plain[:-1] + chr(ord(plain[-1]) + 1))))
+    words = re.findall(r"[^\W_]+", plain)
+    if words:
+        match = " ".join(f'"{word}"' for word in words) + "*"
+        steps.append(("repository_words f JOIN repositories r ON r.id = f.rowid", "repository_words MATCH ?", (match,)))
+    if len(plain) >= _TRIGRAM:
+        quoted = '"' + plain.replace('"', '""') + '"'
+        steps.append(("repository_parts f JOIN repositories r ON r.id = f.rowid", "repository_parts MATCH ?", (quoted,)))
+    return steps
