@@ -6,6 +6,7 @@ DTR: a *group* (its DN and the attribute that lists members), or a *search* (bas
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,3 +193,12 @@ async def ldap_teams(core: Core) -> list[tuple[int, str, str, str]]:
         lambda tx: tx.all("SELECT id, ldap_mode, ldap_base, ldap_match FROM teams WHERE ldap_mode <> ''")
     )
     return [(r[0], r[1], r[2], r[3]) for r in rows]
+
+
+async def sync_directory(core: Core, directory: Directory) -> int:
+    """All teams that the directory rules; how many memberships changed. Raises LDAP_FAILED."""
+    members = {
+        team: await asyncio.to_thread(directory.members, mode, base, match)
+        for team, mode, base, match in await ldap_teams(core)
+    }
+    return await sync_teams(core, members)

@@ -77,9 +77,10 @@ def find(tx: Tx, caller: Caller, text: str, count: int, namespace: str = "") -> 
 def _steps(dialect: str, plain: str) -> list[tuple[str, str, tuple[str, ...]]]:
     """(FROM, WHERE, places): queries in the order in which people want their answers; each has its index."""
     table = "repositories r"
+    steps: list[tuple[str, str, tuple[str, ...]]]
     if not plain:
         return [(table, "1 = 1", ())]
-    exact = (table, "r.name = ?", (plain,))
+    exact: tuple[str, str, tuple[str, ...]] = (table, "r.name = ?", (plain,))
     if dialect == "postgresql":
         pattern = plain.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         held = "(r.name LIKE ? OR r.description ILIKE ?)"

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from dockyard.errors import Cancelled
+from dockyard.errors import Cancelled, DockyardError
 from dockyard.registry.core import Actor, Core, check_quota, ensure_repository, repository_id
 from dockyard.registry.database import LATER_SECONDS, Row, Tx
 from dockyard.registry.errors import (
@@ -67,6 +67,7 @@ class Uploads:
         """Raises QUOTA when the namespace is full already."""
         if algorithm not in {"sha256", "sha512"}:
             raise DIGEST_INVALID(reason=f"algorithm {algorithm[:40]!r} is not supported")
+        self.core.blobs.check_room()
         upload = Upload(secrets.token_urlsafe(_ID_BYTES), name, algorithm, 0, b"")
         now = self.core.clock()
 
@@ -151,6 +152,10 @@ class Uploads:
             if row.content is not None:
                 await ingest.write(bytes(held))
             size, left = await self._spill(ingest, data, left)
+        except DockyardError:
+            with contextlib.suppress(DockyardError):
+                await ingest.drop()
+            raise
         finally:
             await ingest.close()
         after = Upload(row.id, row.repository, row.algorithm, size, None)
@@ -213,6 +218,7 @@ class Uploads:
         self, name: str, digest: str, data: bytes, actor: Actor, upload: str | None = None
     ) -> Blob:
         """A small blob in one request, at the end of an empty upload or without any. For up to inline_max bytes."""
+        self.core.blobs.check_room()
         await self._check_inline(data, digest)
         return await self._publish(name, Blob(digest, len(data), "", data), actor, upload)
 
