@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _START = 30.0
 class Place:
     engine: PrivateEngine
     home: Path
+    podman_root: Path
+    """podman refuses long paths."""
 
     def run(self, *words: str, told: str = "", ok: bool = True) -> str:
         """In the engine's namespaces; stdout and stderr together."""
@@ -49,7 +52,7 @@ class Place:
         return self.run(CLI, "-H", self.engine.host, *words, told=told, ok=ok)
 
     def podman(self, *words: str, told: str = "", ok: bool = True) -> str:
-        root = self.home / "podman"
+        root = self.podman_root
         places = ("--root", f"{root}/data", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp", "--storage-driver", "vfs")
         return self.run("podman", *places, *words, told=told, ok=ok)
 
@@ -57,8 +60,11 @@ class Place:
 @pytest.fixture(scope="module", params=["dockyard", "dockerd"])
 def place(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     home = tmp_path_factory.mktemp("registry")
-    with private_engine(request.param, tmp_path_factory.mktemp("engine")) as engine:
-        it = Place(engine, home)
+    with (
+        private_engine(request.param, tmp_path_factory.mktemp("engine")) as engine,
+        tempfile.TemporaryDirectory(prefix="dypm") as short,
+    ):
+        it = Place(engine, home, Path(short))
         data = ("--data", str(home / "data"))
         for user in ("alice", "bob"):
             it.run(*REGISTRY, *data, "user", "add", user, "--password-stdin", told=PASSWORD + "\n")
@@ -133,7 +139,8 @@ def test_docker_logs_in_with_a_robot_token(place: Place) -> None:
     assert "Login Succeeded" in place.docker("login", "-u", "alice", "--password-stdin", HOST, told=token)
     place.docker("load", "-i", str(archive(Path("/tmp/dockyard-kit/images.tar"))))
     place.docker("tag", "hello-world:latest", f"{HOST}/alice/robot:1")
-    assert "denied" in place.docker("push", f"{HOST}/alice/robot:1", ok=False), "it may only read"
+    refused = place.docker("push", f"{HOST}/alice/robot:1", ok=False)
+    assert "denied" in refused or "lacks: push" in refused, "it may only read"
     place.docker("logout", HOST)
 
 
@@ -153,7 +160,7 @@ def test_skopeo(place: Place) -> None:
     listed = json.loads(place.run("skopeo", "list-tags", plain, "--creds", creds, f"docker://{HOST}/alice/skopeo"))
     assert listed["Tags"] == ["v2"]
     denied = place.run(*copy, "--dest-creds", creds, archived, f"docker://{HOST}/bob/skopeo:1", ok=False)
-    assert "denied" in denied
+    assert "403" in denied or "denied" in denied
 
 
 def test_podman(place: Place) -> None:

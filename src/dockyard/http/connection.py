@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from dockyard.http.server import Server
 
 _SMALL_FILE = 64 * 1024  # read inline and sent with its head in one write: cheaper than a visit to the lane
+_TLS_HANDSHAKE = 0x16
+"""First byte of a client that expects TLS: docker, skopeo and podman try it first and then wait ten seconds each time
+for an end of the head that never comes, unless they are refused."""
 _H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_BODY_READ = b"Connection: close\r\n"
@@ -142,6 +145,9 @@ class Connection(asyncio.Protocol):
         while self._state == "head" and data:
             end = data.find(b"\r\n\r\n")
             if end < 0 or end > self.limits.head_bytes:
+                if data[0] == _TLS_HANDSHAKE:
+                    self._refuse(400)
+                    return
                 if len(data) <= self.limits.head_bytes:
                     break
                 self._refuse(431 if b"\n" in data[: self.limits.line_bytes] else 414)

@@ -89,7 +89,7 @@ class Accounts:
         self.directory = directory
         self._lane = ThreadPoolExecutor(_HASHERS, thread_name_prefix="registry-password")
         self._salt = os.urandom(32)
-        self._known: dict[bytes, tuple[Caller, float, int]] = {}
+        self._known: dict[bytes, tuple[Caller, float, str]] = {}
         self._failures: dict[tuple[str, str], tuple[int, float]] = {}
 
     async def close(self) -> None:
@@ -315,17 +315,16 @@ class Accounts:
 
     async def login(self, name: str, password: str, address: str) -> Caller:
         """By password or token. Raises LOGIN_FAILED; TOO_MANY after ten failures a minute from one address."""
-        epoch = await self.core.db.epoch()
         proof = hashlib.blake2b(f"{name}\0{password}".encode(), key=self._salt).digest()
-        known = self._known.get(proof)
+        known = await self._remembered(proof)
+        if known is not None:
+            return known
         now = time.monotonic()
-        if known is not None and known[1] > now and known[2] == epoch:
-            return known[0]
         count, until = self._failures.get((name, address), (0, 0.0))
         if count >= _FAILURES_MAX and until > now:
             raise TOO_MANY(what="failed logins")
         try:
-            caller = await self._login(name, password)
+            caller, hashed = await self._login(name, password)
         except LOGIN_FAILED.kind:
             if len(self._failures) > _TABLE_MAX:
                 self._failures.clear()
@@ -333,26 +332,41 @@ class Accounts:
             await self._refused(name, address)
             raise
         self._failures.pop((name, address), None)
-        if len(self._known) > _TABLE_MAX:
-            self._known.clear()
-        self._known[proof] = (caller, now + _REMEMBER_SECONDS, await self.core.db.epoch())
+        if hashed is not None:
+            if len(self._known) > _TABLE_MAX:
+                self._known.clear()
+            self._known[proof] = (caller, now + _REMEMBER_SECONDS, hashed)
         return caller
 
-    async def _login(self, name: str, password: str) -> Caller:
+    async def _remembered(self, proof: bytes) -> Caller | None:
+        """argon2 is paid once a minute and login; whether the account is still the same is asked each time."""
+        caller, until, hashed = self._known.get(proof, (None, 0.0, ""))
+        if caller is None or until <= time.monotonic():
+            return None
+        row = await self.core.db.read(
+            lambda tx: tx.one("SELECT admin, active, password FROM accounts WHERE id = ?", (caller.account,))
+        )
+        if row is None or not row[1] or (row[2] or "") != hashed:
+            del self._known[proof]
+            return None
+        return Caller(caller.name, caller.account, bool(row[0]), caller.cap)
+
+    async def _login(self, name: str, password: str) -> tuple[Caller, str | None]:
+        """With what must stay as it is for the login to be remembered; None: is not remembered."""
         if password.startswith(SECRET_PREFIX):
-            return await self.by_secret(password, kind="token", name=name)
+            return await self.by_secret(password, kind="token", name=name), None
         row = await self.core.db.read(
             lambda tx: tx.one("SELECT id, admin, active, password, source, kind FROM accounts WHERE name = ?", (name,))
         )
         if self.directory is not None and (row is None or row[4] == "ldap"):
-            return await self._login_directory(name, password)
+            return await self._login_directory(name, password), ""
         hashed = row[3] if row is not None and row[2] and row[5] == "user" else None
         good = len(password) <= PASSWORD_MAX and await asyncio.get_running_loop().run_in_executor(
             self._lane, verify_password, hashed, password
         )
         if not good or row is None:
             raise LOGIN_FAILED()
-        return Caller(name, row[0], bool(row[1]))
+        return Caller(name, row[0], bool(row[1])), str(hashed)
 
     async def _login_directory(self, name: str, password: str) -> Caller:
         """The directory says yes or no; its people get an account at their first login."""

@@ -20,7 +20,7 @@ from dockyard.registry.access import ANONYMOUS, LEVELS, Caller, Level, level_of,
 from dockyard.registry.core import Actor, audit
 from dockyard.registry.database import Tx
 from dockyard.registry.errors import DENIED, THING_UNKNOWN, UNAUTHORIZED, UNSUPPORTED, VALUE_INVALID
-from dockyard.registry.ldap import Directory, LdapSettings, ldap_teams, parse_settings, sync_teams
+from dockyard.registry.ldap import Directory, LdapSettings, parse_settings, sync_directory
 from dockyard.registry.settings import SETTINGS, read_setting
 from dockyard.registry.tls import parse_saved
 
@@ -385,12 +385,7 @@ class AdminApi:
         return [{"step": step, "ok": ok, "seen": seen} for step, ok, seen in steps]
 
     async def sync_ldap(self, _: Call) -> Any:
-        directory = self._directory()
-        members = {
-            team: await asyncio.to_thread(directory.members, mode, base, match)
-            for team, mode, base, match in await ldap_teams(self.core)
-        }
-        return {"changes": await sync_teams(self.core, members)}
+        return {"changes": await sync_directory(self.core, self._directory())}
 
     async def set_team_ldap(self, call: Call) -> Any:
         body = call.body
@@ -431,5 +426,5 @@ async def _json(request: Request) -> dict[str, Any]:
         return {}
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VALUE_INVALID(what="body", reason=str(error)) from error

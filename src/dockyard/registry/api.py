@@ -330,8 +330,7 @@ class Api:
         return Response(200, _JSON | link, tags_document(name, listed))
 
     async def get_catalog(self, request: Request) -> Answer:
-        identity = await self.gate.require_any(request)
-        caller = identity.caller
+        caller = await self.gate.require_catalog(request)
         count = _page(request)
         limit = _PAGE_MAX if count is None else min(count, _PAGE_MAX)
         last = request.query_get("last")

@@ -28,7 +28,7 @@ from dockyard.registry.delivery import Deliverer
 from dockyard.registry.drivers.files import FileStore
 from dockyard.registry.errors import QUOTA, THING_UNKNOWN
 from dockyard.registry.gate import Gate
-from dockyard.registry.ldap import Directory, parse_settings
+from dockyard.registry.ldap import Directory, parse_settings, sync_directory
 from dockyard.registry.metrics import Metrics
 from dockyard.registry.mirrors import Mirrors
 from dockyard.registry.ports import BlobStore
@@ -132,15 +132,21 @@ class Registry:
         self.tls.use(tls)
 
     async def _follow_settings(self) -> None:
-        """Another replica may have changed them."""
-        known = await self.core.db.epoch()
+        """Another replica may have changed them; and teams follow the directory."""
+        known, synced = await self.core.db.epoch(), self.core.clock()
         while True:
             await asyncio.sleep(SETTINGS_SECONDS)
-            with contextlib.suppress(DockyardError):
+            try:
                 epoch = await self.core.db.epoch()
                 if epoch != known:
                     await self.use_settings()
                     known = epoch
+                every = float(await self.core.db.read(lambda tx: read_setting(tx, "ldap_sync_seconds")) or 0)
+                if self.accounts.directory is not None and every and self.core.clock() - synced >= every:
+                    synced = self.core.clock()
+                    await sync_directory(self.core, self.accounts.directory)
+            except DockyardError as error:
+                log.warning("cannot follow the settings: %s", error)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The one supervisor of what runs beside requests; a failure is logged, never lost."""

@@ -55,6 +55,7 @@ class Content:
         """
         if len(raw) > MANIFEST_MAX:
             raise MANIFEST_TOO_LARGE(limit=MANIFEST_MAX)
+        self.core.blobs.check_room()
         algorithm = "sha256"
         names = [check_tag(tag) for tag in tags]
         if looks_like_digest(reference):

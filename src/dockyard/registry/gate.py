@@ -22,6 +22,7 @@ from dockyard.registry.database import Tx
 from dockyard.registry.errors import DENIED, LOGIN_FAILED, UNAUTHORIZED
 from dockyard.registry.tokens import Claims, Tokens
 
+CATALOG = "registry:catalog"
 EVERYBODY = Caller("", -1, True, Level.ADMIN)
 """Who asks while authentication is off."""
 
@@ -114,13 +115,12 @@ class Gate:
             raise self.challenge(request, UNAUTHORIZED())
         return identity
 
-    async def require_admin(self, request: Request, action: str) -> Actor:
+    async def require_catalog(self, request: Request) -> Caller:
+        """Who asks for the list of repositories: a login, or a token made for it."""
         identity = await self.require_any(request)
-        actor = Actor(identity.caller.name, request.peer.address)
-        if not identity.caller.admin:
-            self._record(actor, action, request.raw_path, "not an administrator")
-            raise DENIED(reason="only system administrators may do this")
-        return actor
+        if identity.claims is not None and "*" not in identity.claims.access.get(CATALOG, ()):
+            raise self.challenge(request, UNAUTHORIZED(), f"{CATALOG}:*", "insufficient_scope")
+        return identity.caller
 
     def challenge(self, request: Request, error: DockyardError, scope: str = "", kind: str = "") -> DockyardError:
         """The error with the header that tells clients where a token comes from (token specification, "challenge")."""

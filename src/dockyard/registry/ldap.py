@@ -6,6 +6,7 @@ DTR: a *group* (its DN and the attribute that lists members), or a *search* (bas
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def parse_settings(text: str) -> LdapSettings:
     """Raises VALUE_INVALID."""
     try:
         settings = msgspec.json.decode(text.encode(), type=LdapSettings)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VALUE_INVALID(what="LDAP settings", reason=str(error)) from error
     if not settings.url.startswith(("ldap://", "ldaps://")) or "{name}" not in settings.user_filter:
         raise VALUE_INVALID(what="LDAP settings", reason="url is ldap:// or ldaps://, user_filter holds {name}")
@@ -192,3 +193,12 @@ async def ldap_teams(core: Core) -> list[tuple[int, str, str, str]]:
         lambda tx: tx.all("SELECT id, ldap_mode, ldap_base, ldap_match FROM teams WHERE ldap_mode <> ''")
     )
     return [(r[0], r[1], r[2], r[3]) for r in rows]
+
+
+async def sync_directory(core: Core, directory: Directory) -> int:
+    """All teams that the directory rules; how many memberships changed. Raises LDAP_FAILED."""
+    members = {
+        team: await asyncio.to_thread(directory.members, mode, base, match)
+        for team, mode, base, match in await ldap_teams(core)
+    }
+    return await sync_teams(core, members)

@@ -92,7 +92,7 @@ def parse_manifest(raw: bytes, content_type: str) -> Manifest:
     """Raises MANIFEST_INVALID, DIGEST_INVALID."""
     try:
         document = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MANIFEST_INVALID(reason=str(error)) from error
     media_type = _media_type(document, content_type.partition(";")[0].strip())
     index = media_type in INDEXES or (media_type not in IMAGES and document.manifests is not None)

@@ -24,6 +24,9 @@ class Ingest(Protocol):
     async def sync(self) -> int:
         """Everything written so far is durable; the size of the upload."""
 
+    async def drop(self) -> None:
+        """It failed: give back the room of what was written since `begin`."""
+
     async def close(self) -> None: ...
 
 
@@ -37,6 +40,9 @@ class BlobStore(Protocol):
     @property
     def place(self) -> str:
         """Where the bytes are, for people."""
+
+    def check_room(self) -> None:
+        """Raises STORE_FULL while so little room is left that deleting (which writes too) might soon be impossible."""
 
     async def begin(self, upload: str, offset: int, algorithm: str) -> Ingest:
         """Continue an upload at `offset`, hashing as it comes; unacknowledged bytes behind it are dropped."""

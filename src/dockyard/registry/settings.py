@@ -9,6 +9,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "gc_every_seconds": ("86400", "pause between two collections, 0 for never"),
     "untagged_seconds": ("", "age at which manifests without a tag are collected, empty for never"),
     "ldap": ("", "directory server, JSON: see `ldap.py`"),
+    "ldap_sync_seconds": ("3600", "pause between two synchronisations of teams with the directory, 0 for never"),
     "tls": ("", "certificate and key that all replicas use, JSON: see `tls.py`"),
 }
 

@@ -68,7 +68,7 @@ def parse_saved(text: str) -> Saved:
     try:
         saved = msgspec.json.decode(text.encode(), type=Saved)
         _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), saved)
-    except (msgspec.DecodeError, ssl.SSLError, OSError, ValueError) as error:
+    except (msgspec.DecodeError, RecursionError, ssl.SSLError, OSError, ValueError) as error:
         raise VALUE_INVALID(what="certificate", reason=f"a PEM chain and its unencrypted key are needed ({error})") from error
     return saved
 

@@ -103,7 +103,7 @@ class Tokens:
             return claims
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, RecursionError):
             return None
         kid = header.get("kid")
         if not isinstance(kid, str) or header.get("alg") != _ALGORITHM:
@@ -124,10 +124,10 @@ class Tokens:
             access = {f"{a['type']}:{a['name']}": frozenset(a["actions"]) for a in body.get("access", [])}
             claims = Claims(str(body["sub"]), float(body["exp"]), access)
             begin = float(body["nbf"])
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             return None
         now = self.clock()
-        if now >= claims.expires or now < begin - _LEEWAY_SECONDS:
+        if not now < claims.expires < key.created + KEY_KEPT_SECONDS or now < begin - _LEEWAY_SECONDS:
             return None
         if len(self._seen) >= _REMEMBERED:
             self._seen.clear()

@@ -15,9 +15,9 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from dockyard.errors import Cancelled
+from dockyard.errors import Cancelled, DockyardError
 from dockyard.registry.core import Actor, Core, check_quota, ensure_repository, repository_id
-from dockyard.registry.database import Tx
+from dockyard.registry.database import LATER_SECONDS, Row, Tx
 from dockyard.registry.errors import (
     BLOB_UNKNOWN,
     DIGEST_INVALID,
@@ -31,6 +31,7 @@ from dockyard.registry.ports import Ingest
 from dockyard.registry.webhooks import Event, emit
 
 _RECEIVING_MAX = 256  # uploads that receive at the same time; each holds at most 2 MiB
+_ID_BYTES, _ID_LENGTH = 18, 24
 _INLINE_HASHED = 64 * 1024  # hashing more than this on the loop would be felt (0.1 ms)
 
 
@@ -56,6 +57,8 @@ class Uploads:
     def __init__(self, core: Core) -> None:
         self.core = core
         self._busy: set[str] = set()
+        self._begun: dict[str, Upload] = {}
+        """Uploads whose row is not on disk yet."""
         self._slots = asyncio.Semaphore(_RECEIVING_MAX)
 
     # ---- life of an upload
@@ -64,28 +67,43 @@ class Uploads:
         """Raises QUOTA when the namespace is full already."""
         if algorithm not in {"sha256", "sha512"}:
             raise DIGEST_INVALID(reason=f"algorithm {algorithm[:40]!r} is not supported")
-        upload = Upload(secrets.token_urlsafe(18), name, algorithm, 0, b"")
+        self.core.blobs.check_room()
+        upload = Upload(secrets.token_urlsafe(_ID_BYTES), name, algorithm, 0, b"")
         now = self.core.clock()
 
         def insert(tx: Tx) -> None:
-            check_quota(tx, name, 1)
             tx.run(
                 "INSERT INTO uploads (id, repository, account, algorithm, size, content, started, touched)"
                 " VALUES (?, ?, ?, ?, 0, ?, ?, ?)",
                 (upload.id, name, actor.name, algorithm, b"", now, now),
             )
 
-        await self.core.db.write(insert)
+        await self.core.db.read(lambda tx: check_quota(tx, name, 1))
+        # Nothing is acknowledged yet but a name: it need not wait for the disk. Half of a small push was this wait.
+        self._begun[upload.id] = upload
+        await self.core.db.write_later(insert, lambda: self._forget(upload.id))
         return upload
+
+    def _forget(self, upload: str) -> None:
+        self._begun.pop(upload, None)
 
     async def get(self, name: str, upload: str) -> Upload:
         """Raises UPLOAD_UNKNOWN, also for an upload of another repository."""
-        row = await self.core.db.read(
-            lambda tx: tx.one("SELECT repository, algorithm, size, content FROM uploads WHERE id = ?", (upload,))
-        )
+        begun = self._begun.get(upload)
+        if begun is not None and begun.repository == name:
+            return begun
+        row = await self._find(upload)
+        if row is None and len(upload) == _ID_LENGTH:  # another process on this file may have begun it just now
+            await asyncio.sleep(2 * LATER_SECONDS)
+            row = await self._find(upload)
         if row is None or row[0] != name:
             raise UPLOAD_UNKNOWN(upload=upload[:64])
         return Upload(upload, row[0], row[1], row[2], None if row[3] is None else bytes(row[3]))
+
+    async def _find(self, upload: str) -> Row | None:
+        return await self.core.db.read(
+            lambda tx: tx.one("SELECT repository, algorithm, size, content FROM uploads WHERE id = ?", (upload,))
+        )
 
     async def cancel(self, name: str, upload: str) -> None:
         await self.get(name, upload)
@@ -134,6 +152,10 @@ class Uploads:
             if row.content is not None:
                 await ingest.write(bytes(held))
             size, left = await self._spill(ingest, data, left)
+        except DockyardError:
+            with contextlib.suppress(DockyardError):
+                await ingest.drop()
+            raise
         finally:
             await ingest.close()
         after = Upload(row.id, row.repository, row.algorithm, size, None)
@@ -196,6 +218,7 @@ class Uploads:
         self, name: str, digest: str, data: bytes, actor: Actor, upload: str | None = None
     ) -> Blob:
         """A small blob in one request, at the end of an empty upload or without any. For up to inline_max bytes."""
+        self.core.blobs.check_room()
         await self._check_inline(data, digest)
         return await self._publish(name, Blob(digest, len(data), "", data), actor, upload)
 

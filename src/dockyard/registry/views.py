@@ -181,7 +181,7 @@ def parse_config(digest: str, content: bytes) -> dict[str, Any]:
     """Hostile content is no error: it is a configuration that says nothing."""
     try:
         return msgspec.json.decode(content[:_CONFIG_MAX], type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 
 

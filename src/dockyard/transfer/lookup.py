@@ -63,6 +63,8 @@ def login(session: Session) -> LoginResult:
 
 # -- search ----------------------------------------------------------------------------------------------------------
 
+SEARCH_SCOPE = "registry:catalog:search"
+
 
 def split_term(term: str) -> tuple[str, str]:
     """(domain, what to look for there), as moby registry/search.go splits it."""
@@ -84,9 +86,13 @@ def search(session: Session, words: str, limit: int, filter: SearchFilter) -> li
         raise SEARCH_LIMIT(limit=limit)
     url = session.url("/v1/search?" + urlencode({"q": words, "n": limit or DEFAULT_SEARCH_LIMIT}))
     headers = {"X-Docker-Token": "true"}
-    if session.auth.username:
+    scopes: tuple[str, ...] = ()
+    if session.auth.identitytoken:  # as moby registry/search.go: /v2/ tells where a token for searching comes from
+        scopes = (SEARCH_SCOPE,)
+        discard(session.request("GET", session.url("/v2/"), want=(200,), scopes=scopes))
+    elif session.auth.username:
         headers["Authorization"] = session.auth.basic()
-    response = session.request("GET", url, want=(200,), headers=headers)
+    response = session.request("GET", url, want=(200,), headers=headers, scopes=scopes)
     raw = session.read(response, MAX_ANSWER)
     try:
         rows = [_row(item) for item in msgspec.json.decode(raw)["results"] or []]

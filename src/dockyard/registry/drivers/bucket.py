@@ -53,6 +53,9 @@ class BucketStore:
     def place(self) -> str:
         return f"bucket {self._url}"
 
+    def check_room(self) -> None:
+        """Buckets have room."""
+
     async def begin(self, upload: str, offset: int, algorithm: str) -> BucketIngest:
         hasher, hashed = self._states.pop(upload, (None, -1))
         if offset == 0:
@@ -178,6 +181,9 @@ class BucketIngest:
         if self._hasher is not None:
             self._store.keep_state(self._upload, self._hasher, self._size)
         return self._size
+
+    async def drop(self) -> None:
+        """Nothing was put in place."""
 
     async def close(self) -> None:
         """An unfinished multipart upload is never seen by anybody; the bucket's lifecycle rule removes its parts."""

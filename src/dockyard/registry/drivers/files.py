@@ -32,6 +32,8 @@ T = TypeVar("T")
 _PIECE = 1024 * 1024  # bytes handed to a thread at once: the hand-over (50 us) is then 3 % of hashing them
 _LANES = 4
 _READ = 256 * 1024
+_RESERVE, _RESERVE_SHARE = 64 * 1024 * 1024, 0.02
+"""Room that uploads leave: the database lives on the same disk as a rule, and needs some even to delete."""
 _STATES = 4096  # unfinished uploads whose hash is kept; the others are read back once at their end
 
 
@@ -53,6 +55,20 @@ class FileStore:
         self._states: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
         for part in ("blobs", "uploads"):
             (root / part).mkdir(parents=True, exist_ok=True)
+        seen = os.statvfs(root)
+        self._reserve = min(_RESERVE, int(seen.f_blocks * seen.f_frsize * _RESERVE_SHARE))
+
+    def check_room(self) -> None:
+        try:
+            self.need_room(0)
+        except OSError as error:
+            raise _translated(error) from error
+
+    def need_room(self, more: int) -> None:
+        """Raises OSError ENOSPC."""
+        seen = os.statvfs(self.root)
+        if seen.f_bavail * seen.f_frsize - more < self._reserve:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @property
     def place(self) -> str:
@@ -188,7 +204,7 @@ class FileIngest:
         self._store = store
         self._upload = upload
         self._fd = fd
-        self._size = size
+        self._begin = self._size = size
         self._hasher = hasher
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -212,6 +228,7 @@ class FileIngest:
             await job
 
     def _put(self, pieces: list[bytes]) -> None:
+        self._store.need_room(sum(map(len, pieces)))
         for piece in pieces:
             view = memoryview(piece)
             while view:
@@ -227,6 +244,12 @@ class FileIngest:
         if self._hasher is not None:
             self._store.keep_state(self._upload, self._hasher, self._size)
         return self._size
+
+    async def drop(self) -> None:
+        self._held, self._held_bytes = [], 0
+        with contextlib.suppress(Exception):  # a job that failed is why we are here
+            await self._settle()
+        await self._store.run(os.ftruncate, self._fd, self._begin)
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):  # its error was raised by write or sync already, or nobody acknowledges

@@ -1,0 +1,387 @@
+"""Where things rest: one suite for every blob store, one for both databases, and several replicas on one of each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from dockyard.errors import DockyardError, InvalidParameter, Unavailable
+from dockyard.registry.database import Database, PostgresDatabase, SqliteDatabase, open_database
+from dockyard.registry.drivers.bucket import BucketStore
+from dockyard.registry.drivers.files import FileStore
+from dockyard.registry.ports import BlobStore
+from dockyard.testing.backends import fresh_schema, postgres, s3
+from dockyard.testing.registry_server import INDEX, PASSWORD, Served, digest, served
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3() as url:
+        yield url
+
+
+# ---- blob stores
+
+
+@pytest.fixture(params=["files", "memory", "s3"])
+async def store(request: Any, tmp_path: Path) -> Any:
+    if request.param == "files":
+        made: BlobStore = FileStore(tmp_path)
+    elif request.param == "memory":
+        made = BucketStore("memory:///")
+    else:
+        made = BucketStore(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+    yield made
+    await made.close()
+
+
+async def add(store: BlobStore, upload: str, offset: int, data: bytes, algorithm: str = "sha256") -> int:
+    ingest = await store.begin(upload, offset, algorithm)
+    for start in range(0, len(data), 70_000):
+        await ingest.write(data[start : start + 70_000])
+    size = await ingest.sync()
+    await ingest.close()
+    return size
+
+
+async def read(store: BlobStore, location: str, offset: int, count: int) -> bytes:
+    return b"".join([piece async for piece in store.read(location, offset, count)])
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_from_begin_to_delete(store: BlobStore, algorithm: str) -> None:
+    data = os.urandom(300_000)
+    assert await add(store, "u1", 0, data[:100_000], algorithm) == 100_000
+    assert await add(store, "u1", 100_000, data[100_000:], algorithm) == 300_000
+    assert [s.location async for s in store.list("uploads")] == ["u1"]
+    proven = await store.digest("u1", algorithm, 300_000)
+    assert proven == digest(data, algorithm)
+    location = await store.commit("u1", proven)
+    assert await read(store, location, 0, 300_000) == data
+    assert await read(store, location, 299_990, 10) == data[-10:]
+    assert await read(store, location, 5, 0) == b""
+    assert [s.location async for s in store.list("uploads")] == []
+    assert [(s.location, s.size) async for s in store.list("blobs")] == [(location, 300_000)]
+    await store.delete(location)
+    await store.delete(location)
+    assert [s.location async for s in store.list("blobs")] == []
+
+
+async def test_a_location_is_never_used_twice(store: BlobStore) -> None:
+    places = set()
+    for upload in ("a", "b"):
+        await add(store, upload, 0, b"same" * 10_000)
+        places.add(await store.commit(upload, await store.digest(upload, "sha256", 40_000)))
+    assert len(places) == 2
+
+
+async def test_bytes_that_nobody_acknowledged_are_dropped(store: BlobStore) -> None:
+    """A crash after writing and before the record: the client goes on at the offset that was acknowledged."""
+    await add(store, "u", 0, b"a" * 100_000)
+    await add(store, "u", 100_000, b"lost" * 25_000)
+    await add(store, "u", 100_000, b"b" * 50_000)
+    expected = b"a" * 100_000 + b"b" * 50_000
+    assert await store.digest("u", "sha256", 150_000) == digest(expected)
+    location = await store.commit("u", digest(expected))
+    assert await read(store, location, 0, 150_000) == expected
+
+
+async def test_bytes_that_are_missing_are_noticed(store: BlobStore) -> None:
+    await add(store, "u", 0, b"a" * 100_000)
+
+    async def go_on() -> None:  # files notice it when they are opened, buckets when they are put together
+        await add(store, "u", 200_000, b"b")
+        await store.digest("u", "sha256", 200_001)
+
+    with pytest.raises(InvalidParameter):
+        await go_on()
+
+
+async def test_an_abandoned_upload_leaves_nothing(store: BlobStore) -> None:
+    await add(store, "u", 0, b"a" * 100_000)
+    await store.abandon("u")
+    await store.abandon("u")
+    assert [s.location async for s in store.list("uploads")] == []
+
+
+async def test_another_process_finishes_an_upload(store: BlobStore, tmp_path: Path) -> None:
+    """The hash that the first one kept in memory is not there: it is read back."""
+    data = os.urandom(200_000)
+    await add(store, "u", 0, data)
+    if isinstance(store, FileStore):
+        other: BlobStore = FileStore(tmp_path)
+    else:
+        assert isinstance(store, BucketStore)
+        other = store
+        store._states.clear()
+    assert await other.digest("u", "sha256", 200_000) == digest(data)
+    location = await other.commit("u", digest(data))
+    assert await read(store, location, 0, 200_000) == data
+
+
+async def test_a_large_upload_in_parts(store: BlobStore) -> None:
+    piece = os.urandom(6_000_000)
+    size = 0
+    for _ in range(3):
+        size = await add(store, "big", size, piece)
+    whole = hashlib.sha256(piece * 3).hexdigest()
+    location = await store.commit("big", await store.digest("big", "sha256", size))
+    assert whole in location
+    assert hashlib.sha256(await read(store, location, 0, size)).hexdigest() == whole
+
+
+async def test_a_bucket_that_is_away() -> None:
+    store = BucketStore("s3://none/x", endpoint="http://127.0.0.1:9", access_key_id="x", secret_access_key="y", region="us-east-1",
+                        client_options={"allow_http": True}, retry_config={"max_retries": 0})  # fmt: skip
+    with pytest.raises(Unavailable):
+        await add(store, "u", 0, b"x" * 100)
+
+
+# ---- databases
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: Any, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield str(tmp_path / "registry.db")
+        return
+    with fresh_schema(request.getfixturevalue("server"), f"d{abs(hash(tmp_path))}") as url:
+        yield url
+
+
+@pytest.fixture
+async def opened(place: str) -> Any:
+    made: list[Database] = []
+
+    def another() -> Database:
+        made.append(open_database(place))
+        return made[-1]
+
+    yield another
+    for db in made:
+        await db.close()
+
+
+def set_value(name: str, value: str) -> Callable[[Any], None]:
+    def work(tx: Any) -> None:
+        tx.run("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value))
+        tx.changed()
+
+    return work
+
+
+def values(tx: Any) -> dict[str, str]:
+    return dict(tx.all("SELECT name, value FROM settings"))
+
+
+async def test_what_is_written_is_read_by_all(opened: Callable[[], Database]) -> None:
+    one, other = opened(), opened()
+    await one.write(set_value("a", "1"))
+    assert await other.read(values) == {"a": "1"}
+    assert await other.search(values) == {"a": "1"}
+
+
+async def test_the_epoch_is_seen_by_all_at_once(opened: Callable[[], Database]) -> None:
+    one, other = opened(), opened()
+    for _ in range(5):
+        before = await other.epoch()
+        await one.write(set_value("a", "1"))
+        assert await other.epoch() > before
+
+
+async def test_a_piece_that_fails_takes_nobody_along(opened: Callable[[], Database]) -> None:
+    db = opened()
+
+    def bad(tx: Any) -> None:
+        set_value("bad", "1")(tx)
+        raise InvalidParameter("no")
+
+    outcomes = await asyncio.gather(
+        *(db.write(bad if n % 3 == 0 else set_value(f"k{n}", "1")) for n in range(30)), return_exceptions=True
+    )
+    assert [isinstance(o, InvalidParameter) for o in outcomes] == [n % 3 == 0 for n in range(30)]
+    found = await db.read(values)
+    assert set(found) == {f"k{n}" for n in range(30) if n % 3}
+
+
+async def test_counts_are_not_lost_between_replicas(opened: Callable[[], Database]) -> None:
+    one, other = opened(), opened()
+    await one.write(set_value("n", "0"))
+
+    def add_one(tx: Any) -> None:
+        tx.run("UPDATE settings SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) WHERE name = 'n'")
+
+    await asyncio.gather(*((one if n % 2 else other).write(add_one) for n in range(60)))
+    assert (await one.read(values))["n"] == "60"
+
+
+async def test_foreign_keys_hold(opened: Callable[[], Database]) -> None:
+    db = opened()
+
+    def work(tx: Any) -> None:
+        tx.run("INSERT INTO accounts (name, kind, created) VALUES ('a', 'user', 0)")
+        tx.run("INSERT INTO secrets (account, kind, digest, created) SELECT id, 'token', 'd', 0 FROM accounts")
+        tx.run("DELETE FROM accounts")
+
+    await db.write(work)
+    assert await db.read(lambda tx: tx.all("SELECT * FROM secrets")) == []
+
+
+async def test_a_newer_schema_is_left_alone(opened: Callable[[], Database]) -> None:
+    db = opened()
+    table = "PRAGMA user_version = 999" if isinstance(db, SqliteDatabase) else "UPDATE schema_version SET value = 999"
+    if isinstance(db, SqliteDatabase):
+        db._writer.execute(table)
+    else:
+        await db.write(lambda tx: tx.run(table))
+    with pytest.raises(DockyardError, match="newer version"):
+        opened()
+
+
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+async def test_a_server_that_went_away_comes_back(opened: Callable[[], Database]) -> None:
+    db = opened()
+    assert isinstance(db, PostgresDatabase)
+    await db.write(set_value("a", "1"))
+
+    def cut(tx: Any) -> None:
+        tx.all("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()")
+
+    await opened().write(cut)
+    for _ in range(10):
+        assert await db.read(values) == {"a": "1"}
+
+
+# ---- replicas
+
+
+@pytest.fixture(scope="module")
+def replicas(server: str, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Served]]:
+    with fresh_schema(server, "replicas") as url:
+        one, other = (tmp_path_factory.mktemp("replica") for _ in range(2))
+        with served(one, database=url, bucket=bucket) as first, served(other, database=url, bucket=bucket) as second:
+            first.run(first.registry.accounts.create("alice", password=PASSWORD, admin=True))
+            yield first, second
+
+
+def test_an_upload_wanders_between_replicas(replicas: tuple[Served, Served]) -> None:
+    first, second = (it.client("alice", PASSWORD) for it in replicas)
+    pieces = [os.urandom(120_000) for _ in range(4)]
+    place = first("POST", "/v2/alice/app/blobs/uploads/").headers["location"]
+    for number, piece in enumerate(pieces):
+        answer = (first, second)[number % 2]("PATCH", place, piece)
+        assert answer.status == 202, answer.data
+        assert answer.headers["range"] == f"0-{120_000 * (number + 1) - 1}"
+    whole = b"".join(pieces)
+    assert second("PUT", f"{place}?digest={digest(whole)}").status == 201
+    for client in (first, second):
+        assert client("GET", f"/v2/alice/app/blobs/{digest(whole)}").data == whole
+        part = client("GET", f"/v2/alice/app/blobs/{digest(whole)}", Range="bytes=119990-120009")
+        assert (part.status, part.data) == (206, whole[119990:120010])
+
+
+def test_a_tag_moves_for_all_at_once(replicas: tuple[Served, Served]) -> None:
+    first, second = (it.client("alice", PASSWORD) for it in replicas)
+    for number in range(6):
+        pusher, puller = (first, second) if number % 2 else (second, first)
+        _, pushed = pusher.manifest("alice/moving", "latest")
+        for client in (puller, pusher):
+            assert client("GET", "/v2/alice/moving/manifests/latest").headers["docker-content-digest"] == pushed
+
+
+def test_a_token_of_one_opens_the_other(replicas: tuple[Served, Served]) -> None:
+    first, second = replicas
+    first.client("alice", PASSWORD).manifest("alice/token", "v1")
+    token = first.client("alice", PASSWORD).token("repository:alice/token:pull")
+    assert second.client(authorization=token)("GET", "/v2/alice/token/manifests/v1").status == 200
+
+
+def test_two_writers_of_one_upload(replicas: tuple[Served, Served]) -> None:
+    """One of them is told; nothing is mixed."""
+    first, second = (it.client("alice", PASSWORD) for it in replicas)
+    place = first("POST", "/v2/alice/race/blobs/uploads/").headers["location"]
+    outcomes: list[tuple[int, bytes]] = []
+    datas = [bytes([n]) * 200_000 for n in (1, 2)]
+    threads = [
+        threading.Thread(target=lambda c=c, d=d: outcomes.append((c("PATCH", place, d, Content_Range="0-199999").status, d)))
+        for c, d in zip((first, second), datas, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    won = [d for status, d in outcomes if status == 202]
+    assert len(won) == 1, outcomes
+    assert all(status in {202, 400, 416} for status, _ in outcomes)
+    done = first("PUT", f"{place}?digest={digest(won[0])}")
+    if done.status == 201:
+        assert second("GET", f"/v2/alice/race/blobs/{digest(won[0])}").data == won[0]
+    else:
+        assert json.loads(done.data)["errors"][0]["code"] == "DIGEST_INVALID", "never a lie: the client starts again"
+
+
+def test_pushes_through_both_at_the_same_time(replicas: tuple[Served, Served]) -> None:
+    failures: list[Exception] = []
+    pushed: list[tuple[str, str]] = []
+
+    def work(it: Served, number: int) -> None:
+        client = it.client("alice", PASSWORD)
+        try:
+            for step in range(4):
+                pushed.append((f"t{number}-{step}", client.manifest("alice/busy", f"t{number}-{step}")[1]))
+        except (AssertionError, OSError, urllib3.exceptions.HTTPError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(it, n)) for n, it in enumerate(replicas * 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    assert not failures
+    assert len(pushed) == 24
+    for it in replicas:
+        client = it.client("alice", PASSWORD)
+        assert json.loads(client("GET", "/v2/alice/busy/tags/list").data)["tags"] == sorted(tag for tag, _ in pushed)
+        for tag, expected in pushed:
+            assert client("HEAD", f"/v2/alice/busy/manifests/{tag}").headers["docker-content-digest"] == expected
+
+
+def test_one_collection_at_a_time(replicas: tuple[Served, Served]) -> None:
+    first, second = replicas
+    begun = first.run(first.registry.collector.begin(_actor()))
+    with pytest.raises(Unavailable):
+        second.run(second.registry.collector.begin(_actor()))
+    first.run(first.registry.collector.collect(begun))
+    again = second.run(second.registry.collector.begin(_actor()))
+    second.run(second.registry.collector.collect(again))
+
+
+def _actor() -> Any:
+    from dockyard.registry.core import Actor
+
+    return Actor("test")
+
+
+def test_referrers_and_deletes_over_there(replicas: tuple[Served, Served]) -> None:
+    first, second = (it.client("alice", PASSWORD) for it in replicas)
+    raw, subject = first.manifest("alice/refs", "v1")
+    second.manifest("alice/refs", "", artifactType="application/x", subject={"mediaType": INDEX, "digest": subject, "size": len(raw)})
+    listed = json.loads(first("GET", f"/v2/alice/refs/referrers/{subject}?artifactType=application/x").data)
+    assert len(listed["manifests"]) == 1
+    assert second("DELETE", f"/v2/alice/refs/manifests/{subject}").status == 202
+    assert first("GET", "/v2/alice/refs/manifests/v1").status == 404
