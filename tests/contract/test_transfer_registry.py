@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dockyard.errors import DataLoss, DockyardError, Exhausted, NotFound, Unauthorized, Unavailable
+from dockyard.errors import DataLoss, DockyardError, Exhausted, NotFound, System, Unauthorized, Unavailable
 from dockyard.oci import ImageRef, parse_reference
 from dockyard.testing.front import Fault, Front, front
 from dockyard.testing.registries import PASSWORD, USER, TokenServer, debian_registry, make_certificate, token_server
@@ -188,7 +188,7 @@ async def test_basic_authentication(tmp_path: Path, machines: Any) -> None:
         one = machines()
         ref = one.make(f"{host}/team/app:1")
         await one.push(ref, auth=ALICE)
-        with pytest.raises(Unauthorized, match=r'^Get "http://.*/v2/team/app/manifests/1": no basic auth credentials$'):
+        with pytest.raises(System, match=r'^Get "http://.*/v2/team/app/manifests/1": no basic auth credentials$'):
             await machines().pull(ref)
         await machines().pull(ref, auth={"username": USER, "password": PASSWORD})
         assert (await one.transfer.login(Auth(USER, PASSWORD, serveraddress=host))).status == "Login Succeeded"

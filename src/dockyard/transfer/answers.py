@@ -18,6 +18,7 @@ from .errors import (
     MANIFEST_NOT_FOUND,
     NO_CREDENTIALS,
     PULL_DENIED,
+    PULL_UNAUTHORIZED,
     PUSH_DENIED,
     REPOSITORY_NOT_FOUND,
     SERVER_ANSWER,
@@ -113,8 +114,9 @@ def _refusal(code: str, evidence: dict[str, Any], context: Context) -> DockyardE
             owner = context.path.partition("/")[0]
             evidence["cause"] += f" (logged in as {context.account}, and {owner}/ is not that account's namespace)"
         return PUSH_DENIED(**evidence, target=target or "<account>/<name>")
-    if context.verb == "pull" and code == "DENIED":
-        return PULL_DENIED(**evidence | {"name": context.repository, "detail": evidence["detail"]})
+    if context.verb == "pull":
+        denied = code == "DENIED" or context.missing
+        return PULL_DENIED(**evidence | {"name": context.repository}) if denied else PULL_UNAUTHORIZED(**evidence)
     return UNAUTHORIZED(**evidence)
 
 

@@ -30,6 +30,10 @@ PUSH_DENIED = Code("DY-TRF-003", Unauthorized, "{detail}{cause}", hint="docker t
 UNAUTHORIZED = Code(
     "DY-TRF-004", Unauthorized, "{operation}: {detail}{cause}", hint="docker login {host}"
 )  # fmt: skip
+PULL_UNAUTHORIZED = Code(
+    # Not a 401 to our own client: docker would ask for a name on the terminal, as it does for a refused login.
+    "DY-TRF-008", System, "{operation}: {detail}{cause}", hint="docker login {host}"
+)  # fmt: skip
 TOO_MANY_REQUESTS = Code(
     "DY-TRF-005", Exhausted, "toomanyrequests: {detail}{limits}",
     hint="wait, log in for a higher limit, or set a mirror for {host}",
@@ -82,4 +86,4 @@ UPLOAD_FAILED = Code("DY-TRF-032", Unavailable, "cannot upload {what} to {host}:
 CANCELLED = Code("DY-TRF-040", Cancelled, "context canceled")
 SEARCH_LIMIT = Code("DY-TRF-041", InvalidParameter, "limit {limit} is outside the range of [1, 100]")
 LOGIN_FAILED = Code("DY-TRF-042", Unauthorized, "login attempt to {url} failed with status: {status}")
-NO_CREDENTIALS = Code("DY-TRF-043", Unauthorized, "{operation}: no basic auth credentials", hint="docker login {host}")
+NO_CREDENTIALS = Code("DY-TRF-043", System, "{operation}: no basic auth credentials", hint="docker login {host}")
