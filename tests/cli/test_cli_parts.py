@@ -285,7 +285,7 @@ def _unpacked(stream: bytes, name: str, folder: Path) -> None:
 
     with safefs.root_fd(str(folder)) as root:
         reader = archive.ChunkReader(archive.renamed([stream[i : i + 700] for i in range(0, len(stream), 700)], name, [0]))
-        archive.unpack(reader, root, "/", keep_kind=True, keep_owner=False)
+        archive.unpack(reader, root, "/", keep_kind=True, owner=None)
 
 
 def test_an_archive_gets_its_new_name(tmp_path: Path) -> None:
