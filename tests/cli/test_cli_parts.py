@@ -190,12 +190,13 @@ def test_progress_on_a_terminal_goes_back_to_its_line(monkeypatch: pytest.Monkey
     detail = {"current": 5_000_000, "total": 10_000_000}
     progress.Progress(out).show([
         {"id": "a", "status": "Waiting"}, {"id": "b", "status": "Waiting"},
-        {"id": "a", "status": "Downloading", "progressDetail": detail}, {"status": "Done"},
+        {"id": "a", "status": "Downloading", "progressDetail": detail}, {"status": "Digest " + "d" * 90},
     ])  # fmt: skip
     text = out.getvalue()
     assert "\x1b[2A\x1b[2K\ra: Downloading [====" in text
     assert "5MB/10MB\x1b[2B" in text
-    assert all(len(line) < 80 for line in text.replace("\x1b", "\n").splitlines())
+    assert text.endswith("d" * 90 + "\n"), "what is not drawn again is not cut"
+    assert all(len(line) < 80 for line in text.replace("\x1b", "\n").splitlines()[:-1])
 
 
 def test_what_others_say_does_not_steer_the_terminal() -> None:
@@ -285,7 +286,7 @@ def _unpacked(stream: bytes, name: str, folder: Path) -> None:
 
     with safefs.root_fd(str(folder)) as root:
         reader = archive.ChunkReader(archive.renamed([stream[i : i + 700] for i in range(0, len(stream), 700)], name, [0]))
-        archive.unpack(reader, root, "/", keep_kind=True, keep_owner=False)
+        archive.unpack(reader, root, "/", keep_kind=True, owner=None)
 
 
 def test_an_archive_gets_its_new_name(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ network ls
 network ls --no-trunc
 network ls --format {{.Name}}|{{.Driver}}|{{.Internal}}|{{.IPv6}}
 inspect same-up
+inspect nobody
+inspect same-up nobody
 inspect -f {{.State.Status}}|{{.Config.Image}}|{{json\x20.Config.Cmd}} same-up
 inspect -f {{range\x20$k,$v:=.Config.Labels}}{{$k}}={{$v}};{{end}} same-up
 inspect -f {{len\x20.Config.Env}}|{{index\x20.Config.Cmd\x200}}|{{join\x20.Config.Cmd\x20"+"}}|{{upper\x20.Name}} same-up

@@ -107,6 +107,28 @@ def test_negotiates_once_and_reuses_the_connection(serve: Callable[[Handler], tu
     assert server.connections == 1
 
 
+def test_a_document_declared_as_text_is_read_all_the_same(serve: Callable[[Handler], tuple[Client, Server]]) -> None:
+    for body, wanted in ((b'{"Titles": []}', {"Titles": []}), (b"OK", "OK"), (b"[not json", "[not json")):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(body)
+        client, _ = serve(_answering(head + body))
+        assert client.request("GET", "/containers/x/top") == wanted
+
+
+def test_abort_ends_a_reader_in_another_thread(serve: Callable[[Handler], tuple[Client, Server]]) -> None:
+    def handler(head: bytes, sock: socket.socket) -> None:
+        sock.sendall(PING if b"_ping" in head else b"HTTP/1.1 101 UPGRADED\r\n\r\n")
+
+    client, _ = serve(handler)
+    with client.hijack("/containers/x/attach") as stream:
+        read: list[bytes] = []
+        reader = threading.Thread(target=lambda: read.append(stream.recv()))
+        reader.start()
+        stream.abort()
+        reader.join(10)
+        assert not reader.is_alive()
+    assert read == [b""]
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [("409 Conflict", Conflict), ("304 Not Modified", NotModified), ("403 Forbidden", Forbidden), ("500 Oops", System)],

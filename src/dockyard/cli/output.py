@@ -157,7 +157,8 @@ def _scaled(number: float, base: int, units: Sequence[str], digits: int) -> str:
     while abs(number) >= base and index < len(units) - 1:
         number /= base
         index += 1
-    return f"{number:.{digits}g}{units[index]}" if abs(number) < 10**digits else f"{number:.0f}{units[index]}"
+    text = f"{number:.{digits}g}"
+    return f"{number:.0f}{units[index]}" if "e" in text else text + units[index]
 
 
 def duration(seconds: float) -> str:

@@ -57,11 +57,11 @@ class Progress:
         width = terminal_width()
         if detail.get("current") or detail.get("total"):
             text += " " + bar(detail, width - len(text) - 2)
-        text = text[: width - 1]
         if not name:
-            self._out.write(text + "\n")
+            self._out.write(text + "\n")  # whole, even where it wraps: nothing above is gone back to
             self._rows.clear()
             return
+        text = text[: width - 1]
         up = len(self._rows) - self._rows[name] if name in self._rows else 0
         if not up:
             self._rows[name] = len(self._rows)

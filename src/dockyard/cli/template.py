@@ -171,10 +171,14 @@ class _Run:
             return terms[0]
         if piped is not _MISSING:
             terms.append(piped)
+        return self._called(head, terms)
+
+    @staticmethod
+    def _called(name: str, terms: list[Any]) -> Any:
         try:
-            return function(*terms)
+            return FUNCTIONS[name](*terms)
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as wrong:
-            raise BAD_TEMPLATE(cause=f"error calling {head}: {wrong}") from None
+            raise BAD_TEMPLATE(cause=f"error calling {name}: {wrong}") from None
 
     def _terms(self, tokens: list[str], dot: Any) -> list[Any]:
         terms: list[Any] = []
@@ -205,17 +209,24 @@ class _Run:
                 raise BAD_TEMPLATE(cause=f'undefined variable "{name}"')
             return self._field(self.variables[name], path) if path else self.variables[name]
         if token[0] == '"':
-            return json.loads(token)
+            return _literal(token)
         if token[0] == "`":
             return token[1:-1]
         if token in ("true", "false", "nil"):
             return {"true": True, "false": False, "nil": None}[token]
         if token in FUNCTIONS:
-            return FUNCTIONS[token]()
+            return self._called(token, [])
         try:
             return float(token) if "." in token else int(token)
         except ValueError:
             raise BAD_TEMPLATE(cause=f'function "{token}" not defined') from None
+
+
+def _literal(token: str) -> str:
+    try:
+        return str(json.loads(token, strict=False))
+    except ValueError:
+        raise BAD_TEMPLATE(cause=f"unterminated or broken string {token}") from None
 
 
 def _declared(tokens: list[str]) -> tuple[list[str], list[str]]:

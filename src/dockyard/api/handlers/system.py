@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from dockyard.api import answers
 from dockyard.api.call import Call, Json
-from dockyard.errors import Code, Unavailable
+from dockyard.errors import Code, NotFound, Unavailable
 from dockyard.http import Answer, Response
 
+NO_SUCH_PLUGIN = Code("DY-API-011", NotFound, 'plugin "{name}" not found')
 NO_SWARM = Code(
     "DY-API-010", Unavailable,
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
@@ -71,6 +72,11 @@ async def _with_legacy(stream: AsyncIterator[Json]) -> AsyncIterator[Json]:
 async def no_plugins(call: Call) -> Answer:
     """There are none, which is the truth; installing one is not implemented."""
     return answers.json([])
+
+
+async def no_plugin(call: Call) -> Answer:
+    """Any name is unknown, not "not implemented": ``docker inspect NAME`` asks here last and must hear that."""
+    raise NO_SUCH_PLUGIN(name=call.params["name"])
 
 
 async def no_swarm(call: Call) -> Answer:

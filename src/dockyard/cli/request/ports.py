@@ -100,7 +100,7 @@ def _is_address(text: str) -> bool:
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
         socket.inet_pton(family, text)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 
