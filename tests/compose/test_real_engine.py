@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -193,3 +194,67 @@ services:
     compose("update", status=1)
     assert compose("ps", "-a", "-q").split() == second, "all is as it was"
     assert compose("ps", "--services", "--status", "running").split() == ["web"]
+
+
+LOAD = """
+import http.client, sys, threading
+done, stop, lock = {}, threading.Event(), threading.Lock()
+def work():
+    while not stop.is_set():
+        try:
+            wire = http.client.HTTPConnection("127.0.0.1", 8080, timeout=10)
+            wire.request("GET", "/")
+            told = wire.getresponse().status
+            wire.close()
+        except OSError as error:
+            told = repr(error)
+        with lock:
+            done[told] = done.get(told, 0) + 1
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+sys.stdin.readline()
+stop.set()
+for thread in threads: thread.join()
+print(done)
+"""
+
+
+def test_a_balancer_over_instances_that_come_go_and_die(
+    compose: Callable[..., str], engine: PrivateEngine, tmp_path: Path
+) -> None:
+    directory = tmp_path / "shop"
+    (directory / "compose.yaml").write_text("""
+services:
+  web:
+    image: alpine:latest
+    command: sh -c 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'
+    stop_signal: SIGKILL
+    scale: 3
+    x-dockyard: {balance: {listen: 8080, port: 80}}
+""")
+    compose("up", "-d")
+    environment = {**os.environ, "DOCKER_HOST": engine.host}
+    command = engine.inside(sys.executable, "-m", "dockyard.cli", "compose", "balance", cwd=directory)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as balancer:
+        assert balancer.stderr is not None
+        seen = [balancer.stderr.readline() for _ in range(4)]
+        assert sorted(seen[1:]) == ["web-1 in\n", "web-2 in\n", "web-3 in\n"]
+        with subprocess.Popen(
+            engine.inside(sys.executable, "-c", LOAD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as load:
+            try:
+                engine.docker("kill", "shop-web-2")
+                assert balancer.stderr.readline() == "web-2 gone\n"
+                compose("up", "-d", "--scale", "web=4")
+                assert sorted(balancer.stderr.readline() for _ in range(2)) == ["web-2 in\n", "web-4 in\n"]
+                compose("up", "-d", "--scale", "web=1")
+                assert sorted(balancer.stderr.readline() for _ in range(3)) == [
+                    "web-2 gone\n",
+                    "web-3 gone\n",
+                    "web-4 gone\n",
+                ]
+            finally:
+                told, _ = load.communicate("stop\n", timeout=LIMIT)
+                balancer.terminate()
+        assert list(ast.literal_eval(told)) == [200], told
+    assert balancer.returncode in (0, 130)

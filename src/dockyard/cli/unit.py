@@ -124,7 +124,7 @@ def main(words: Sequence[str]) -> int:
         return 0
     shell = Shell(command="unit")
     try:
-        return _run(arguments)
+        return _run(arguments, shell.client)
     except DockyardError as error:
         shell.refused(error)
         return UNREADABLE if error.code in {BAD_FILE.id, NO_FILE.id} else 1
@@ -150,7 +150,7 @@ def _entries(arguments: Arguments, project: Path) -> list[Entry]:
     return chosen
 
 
-def _run(arguments: Arguments) -> int:
+def _run(arguments: Arguments, client: Client) -> int:
     from dockyard.cli import auths
 
     project = Path(arguments.path).resolve()
@@ -158,19 +158,18 @@ def _run(arguments: Arguments) -> int:
     as_tap = "tap" in arguments.own
     teller = Teller([] if as_tap else entries, "verbose" in arguments.own)
     tree = pack(project)
-    with Client.from_env() as client:
-        runner = Runner(
-            client, tree, arguments.test, hashlib.sha256(os.fsencode(project)).hexdigest()[:16],
-            cached="no-cache" not in arguments.own, headers=auths.header_for,
-        )  # fmt: skip
-        if not as_tap:
-            runner.tell = teller.line
-        try:
-            outcomes = runner.run(
-                entries, arguments.number("parallel", len(entries)), (lambda outcome: None) if as_tap else teller.done
-            )
-        finally:
-            tree.close()
+    runner = Runner(
+        client, tree, arguments.test, hashlib.sha256(os.fsencode(project)).hexdigest()[:16],
+        cached="no-cache" not in arguments.own, headers=auths.header_for,
+    )  # fmt: skip
+    if not as_tap:
+        runner.tell = teller.line
+    try:
+        outcomes = runner.run(
+            entries, arguments.number("parallel", len(entries)), (lambda outcome: None) if as_tap else teller.done
+        )
+    finally:
+        tree.close()
     told, code = summary(outcomes)
     print(tap(outcomes) if as_tap else told, end="" if as_tap else "\n")
     if "junit" in arguments.own:

@@ -47,6 +47,8 @@ class Applier:
     signal: str = ""
     before_start: Callable[[str, str], None] | None = None
     """Called with ID and name of a container about to start: the place to attach."""
+    before_stop: Callable[[str, int], None] = lambda service, number: None
+    """Called with service and number of a container about to stop: the place to take it out of a balancer."""
     _ids: dict[str, str] = field(default_factory=dict)
     """Name (also a temporary one) to ID of what was made in this run."""
     _live: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
@@ -247,6 +249,8 @@ class Applier:
             raise HOOK_FAILED(hook=kind, service=name, code=code)
 
     def _stop(self, one: Operation) -> None:
+        if one.reason != ANEW:  # what takes its place takes its slot too
+            self.before_stop(one.service, one.number)
         service = self.project.services.get(one.service) or {}
         for hook in service.get("pre_stop") or []:
             try:

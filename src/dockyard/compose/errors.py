@@ -73,3 +73,10 @@ NOT_YET = Code("DY-CMP-040", NotImplementedYet, 'service "{service}": {key} is n
 UPDATE_FAILED = Code(
     "DY-CMP-041", Conflict, "update of {service} failed and was rolled back: {cause}", hint="dockyard compose logs {service}"
 )
+BALANCER_FAILED = Code(
+    "DY-CMP-042", Unavailable, "the balancer does not run: {cause}", hint="dockyard compose balance starts it"
+)
+NOT_BALANCED = Code(
+    "DY-CMP-043", NotFound, "no service has x-dockyard.balance",
+    hint="x-dockyard: {{balance: {{listen: 8080, port: 80}}}} in a service",
+)  # fmt: skip

@@ -57,10 +57,8 @@ def policy_of(service: Mapping[str, Any], ready_limit: float = DEFAULT_READY_LIM
 
 
 class Update:
-    """``drain`` is called with a container before it is stopped: the place to take it out of a balancer."""
-
-    def __init__(self, applier: Applier, drain: Callable[[Container], None] = lambda item: None) -> None:
-        self._applier, self._drain = applier, drain
+    def __init__(self, applier: Applier) -> None:
+        self._applier = applier
         self._client: Client = applier.client
         self._progress: Progress = applier.progress
         self._undo: list[Callable[[], object]] = []
@@ -91,6 +89,7 @@ class Update:
             self._start(item, new, policy)
             self._stop(item)
         else:
+            self._applier.before_stop(item.service, item.number)
             self._stop(item)
             self._start(item, new, policy)
         aside = f"{item.id[:12]}_{item.name}"
@@ -120,7 +119,6 @@ class Update:
             await_condition(self._client, one, [(new, item.name)], Stop(), policy.ready_limit, silent)
 
     def _stop(self, item: Container) -> None:
-        self._drain(item)
         self._undo.append(lambda: self._post(item.id, "start"))
         self._post(item.id, "stop", timeout=STOP_MARGIN + 600)
 

@@ -96,6 +96,10 @@ class Session:
         return observe(self.client, project, images)
 
     def applier(self, project: Project, state: State, **more: Any) -> Applier:
+        if balancer_of(project.name).exists():
+            from dockyard.cli.compose.balance import drainer
+
+            more["before_stop"] = drainer(project)
         return Applier(
             self.client, project, state, self.progress, proxy=proxy_variables(self.config, str(self.client.endpoint)),
             environment_files=self.source.env_files, read=_read_below(project.directory), **more,
@@ -144,6 +148,12 @@ class Session:
             if name not in project.disabled:
                 project.service(name)
         return list(words)
+
+
+def balancer_of(project: str) -> Path:
+    """The control socket of a project's balancer."""
+    base = os.environ.get("XDG_RUNTIME_DIR") if os.geteuid() else "/run"
+    return Path(base or "/tmp", "dockyard", "balance", project, "haproxy.sock")
 
 
 def scaled(project: Project, wanted: Sequence[str]) -> Project:

@@ -66,6 +66,7 @@ push | supply.push | [OPTIONS] [SERVICE...] | Push service images
 build | supply.build | [OPTIONS] [SERVICE...] | Build or rebuild services
 config | config.config | [OPTIONS] [SERVICE...] | Parse, resolve and render the files in canonical format
 convert | convert.convert | [OPTIONS] docker run ... | Make a Compose file of a docker run line
+balance | balance.balance | [OPTIONS] | Balance, route and shard requests over the services' instances
 watch | watch.watch | [OPTIONS] [SERVICE...] | Watch build context and rebuild or refresh containers
 """
 
