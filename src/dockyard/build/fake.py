@@ -20,7 +20,7 @@ from .context import Context, single_file
 from .errors import FETCH_FAILED
 from .image import image_id
 from .model import BaseImage, Layer, Request
-from .ports import Lease, Output, Place, Process, Stubs
+from .ports import Lease, Output, Place, Process, Stubs, Told
 from .tree import ContextTree
 
 __all__ = ["FakeExecutor", "FakeImages", "FakeLayers", "FakeNetworks", "FakeSession", "FakeSource"]
@@ -164,7 +164,7 @@ class FakeImages:
         image = self.known[ref] = BaseImage(ref, image_id(raw), document, chain)
         return image
 
-    async def resolve(self, ref: str, platform: str, request: Request) -> BaseImage:
+    async def resolve(self, ref: str, platform: str, request: Request, told: Told | None = None) -> BaseImage:
         if ref not in self.known:
             raise FETCH_FAILED(url=ref, cause="no such image")
         return self.known[ref]

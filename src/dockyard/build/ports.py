@@ -18,11 +18,15 @@ from .model import BaseImage, Layer, Request
 
 __all__ = [
     "BindMount", "Executor", "Images", "Layers", "Lease", "Networks", "Output", "Place", "Process", "Session", "Source",
-    "Stubs",
+    "Stubs", "Told",
 ]  # fmt: skip
 
 Output = Callable[[int, bytes], None]
 """(1 stdout or 2 stderr, data); never waits."""
+
+
+Told = Callable[[str, str, int, int], None]
+"""Of a pull: (layer or "", Docker's status word, bytes so far, bytes in all or 0); never waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Process:
 
 
 class Images(Protocol):
-    async def resolve(self, ref: str, platform: str, request: Request) -> BaseImage:
+    async def resolve(self, ref: str, platform: str, request: Request, told: Told | None = None) -> BaseImage:
         """A local image, or a pulled one (always when ``request.pull``). Raises NotFound."""
         ...
 

@@ -67,7 +67,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Bytes or entries of a transfer below a vertex; ``total`` 0 is unknown, ``done`` ends it."""
+    """Bytes or entries of a transfer below a vertex; ``total`` 0 is unknown, ``done`` ends it. ``status``: in a pull,
+    Docker's word for what is being done ("Downloading")."""
 
     digest: str
     id: str
@@ -75,6 +76,7 @@ class Progress:
     total: int
     at: float
     done: bool = False
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)

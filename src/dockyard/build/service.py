@@ -38,7 +38,7 @@ from .mounts import Mounts
 from .places import Places
 from .plan import NeedImages, host_platform, plan
 from .ports import Executor, Images, Layers, Lease, Networks, Session, Source
-from .progress import Sink, VertexDone, VertexQueued, VertexStarted, Warned
+from .progress import Progress, Sink, VertexDone, VertexQueued, VertexStarted, Warned
 from .records import Records, StepRecord
 from .shared import SharedSteps
 from .solver import Solve, StageResult, Tools
@@ -187,7 +187,12 @@ class Builder:
         sink(VertexQueued(vertex, f"[internal] load metadata for {ref}"))
         sink(VertexStarted(vertex, time.time()))
         try:
-            image = await self._images.resolve(ref, wanted, request)
+            image = await self._images.resolve(
+                ref, wanted, request,
+                lambda layer, status, current, total: sink(
+                    Progress(vertex, layer or ref, current, total, time.time(), status=status)
+                ),
+            )  # fmt: skip
         except BaseException as error:
             sink(VertexDone(vertex, time.time(), error=str(error) or type(error).__name__))
             raise

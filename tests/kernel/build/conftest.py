@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +79,17 @@ def context(files: Files) -> bytes:
                 info.size, info.mode = len(data), 0o644
                 archive.addfile(info, io.BytesIO(data))
     return out.getvalue()
+
+
+def until_listening(engine: PrivateEngine, port: int) -> None:
+    """A server inside the engine's namespace is up."""
+    deadline = time.monotonic() + 30
+    tables = [Path(f"/proc/{engine.process.pid}/net/{name}") for name in ("tcp", "tcp6")]
+    while time.monotonic() < deadline:
+        if any(f":{port:04X} " in table.read_text() for table in tables):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody listens on port {port}")
 
 
 @pytest.fixture(scope="module")

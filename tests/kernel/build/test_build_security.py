@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 from dockyard.kernel import netns
 from dockyard.testing.engines import PrivateEngine
 
-from .conftest import BuildClient
+from .conftest import BuildClient, until_listening
 
 pytestmark = pytest.mark.root
 
@@ -112,20 +111,11 @@ def git(engine: PrivateEngine, tmp_path: Path) -> Iterator[str]:
     words = ["git", "daemon", f"--base-path={tmp_path}", "--export-all", "--listen=127.0.0.1", "--port=9418", "--reuseaddr"]
     server = subprocess.Popen(engine.inside(*words), env=environ | {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}, start_new_session=True)  # fmt: skip
     try:
-        _until_listening(engine, 9418)
+        until_listening(engine, 9418)
         yield "git://127.0.0.1/repo.git"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(10)
-
-
-def _until_listening(engine: PrivateEngine, port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if f":{port:04X} " in Path(f"/proc/{engine.process.pid}/net/tcp").read_text():
-            return
-        time.sleep(0.05)
-    raise AssertionError("git daemon does not listen")
 
 
 def test_git_contexts(builder: BuildClient, git: str) -> None:

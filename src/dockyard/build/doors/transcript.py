@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..progress import Event, Output, Running, VertexDone, VertexQueued, VertexStarted, Warned
+from ..progress import Event, Output, Progress, Running, VertexDone, VertexQueued, VertexStarted, Warned
 
 __all__ = ["Transcript"]
 
@@ -31,6 +31,14 @@ class _Vertex:
     sandbox: str = ""
     done: bool = False
     decoders: dict[int, codecs.IncrementalDecoder] = field(default_factory=dict)
+
+
+def _pulling(event: Progress) -> Json:
+    """As a pull by itself tells it."""
+    message: Json = {"status": event.status, "id": event.id}
+    if event.total:
+        message["progressDetail"] = {"current": event.current, "total": event.total}
+    return message
 
 
 class Transcript:
@@ -55,6 +63,8 @@ class Transcript:
                 self._warnings.append(event.message)
             return
         found = self._vertices.get(event.digest)
+        if isinstance(event, Progress) and event.status:
+            yield _pulling(event)
         if found is None:
             return
         for text in self._lines(found, event):

@@ -12,7 +12,7 @@ import msgspec
 
 from dockyard.build.errors import FETCH_FAILED
 from dockyard.build.model import BaseImage, Layer, Request
-from dockyard.build.ports import Lease, Stubs
+from dockyard.build.ports import Lease, Stubs, Told
 from dockyard.build.stubs import left_out
 from dockyard.errors import DockyardError, NotFound
 from dockyard.kernel import mount as kmount
@@ -35,12 +35,12 @@ class BuildImages:
         self.lent: dict[str, BaseImage] = {}
         """Results of builds that other builds stand on without being recorded, by reference."""
 
-    async def resolve(self, ref: str, platform: str, request: Request) -> BaseImage:
+    async def resolve(self, ref: str, platform: str, request: Request, told: Told | None = None) -> BaseImage:
         if ref in self.lent:
             return self.lent[ref]
         found = None if request.pull else self._local(ref, platform)
         if found is None:
-            await self._pull(parse_reference(ref).with_default_tag(), platform, request)
+            await self._pull(parse_reference(ref).with_default_tag(), platform, request, told or _silent)
             found = self._local(ref, platform)
         if found is None:
             raise FETCH_FAILED(url=ref, cause=f"the image is not for {platform}")
@@ -58,10 +58,12 @@ class BuildImages:
         wanted = (system, rest.partition("/")[0])
         return image if wanted == (document.os or system, document.architecture or wanted[1]) else None
 
-    async def _pull(self, name: ImageRef, platform: str, request: Request) -> None:
+    async def _pull(self, name: ImageRef, platform: str, request: Request, told: Told) -> None:
         async for message in await self._transfer.pull(name, platform=platform, auth=_auth_for(name, request.auths)):
             if error := message.get("errorDetail"):
                 raise FETCH_FAILED(url=name.familiar, cause=error.get("message", ""))
+            amount = message.get("progressDetail") or {}
+            told(message.get("id", ""), message.get("status", ""), amount.get("current", 0), amount.get("total", 0))
         self._emit("image", "pull", name.familiar, name=name.familiar)
 
     def has(self, ref: str) -> bool:
@@ -82,6 +84,10 @@ class BuildImages:
 
     def layers(self) -> set[str]:
         return {str(layer) for layer in self._store.images.used_layers()}
+
+
+def _silent(_layer: str, _status: str, _current: int, _total: int) -> None:
+    """For who shows nothing."""
 
 
 def _auth_for(name: ImageRef, auths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
