@@ -3,8 +3,9 @@
     python -m bench.build [CASE ...] [--engines LIST] [--files 20000] [--buildx PROGRAM]
 
 Each engine is private (data root, socket, net and mount namespace) and is driven by the same docker CLI with
-DOCKER_BUILDKIT=0, or by buildx through BuildKit's door (dockerd has BuildKit behind it, podman no such door). A row tells the best of a few runs and how many times as long the others took. Engines take turns
-within a case, so that a busy host is equally busy for all.
+DOCKER_BUILDKIT=0, or by buildx through BuildKit's door (dockerd has BuildKit behind it, podman no such door). A row tells
+the best of a few runs and how many times as long the others took. Engines take turns within a case, so that a busy host
+is equally busy for all.
 """
 
 from __future__ import annotations
