@@ -1,10 +1,11 @@
 """docker build on Dockyard, Debian's dockerd (its own builder) and podman, side by side (root).
 
-    python -m bench.build [CASE ...] [--engines dockyard,dockerd,podman] [--files 20000]
+    python -m bench.build [CASE ...] [--engines LIST] [--files 20000] [--buildx PROGRAM]
 
 Each engine is private (data root, socket, net and mount namespace) and is driven by the same docker CLI with
-DOCKER_BUILDKIT=0. A row tells the best of a few runs and how many times as long the others took. Engines take turns
-within a case, so that a busy host is equally busy for all.
+DOCKER_BUILDKIT=0, or by buildx through BuildKit's door (dockerd has BuildKit behind it, podman no such door). A row tells
+the best of a few runs and how many times as long the others took. Engines take turns within a case, so that a busy host
+is equally busy for all.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from dockyard.testing import kit
 from dockyard.testing.engines import KINDS, PrivateEngine, private_engine
 
 LIMIT = 900
+BUILDX = ""
+"""The program, where builds go through BuildKit's door."""
 Case = Callable[[PrivateEngine, Path], float]
 
 
 def build(engine: PrivateEngine, context: Path, *flags: str) -> float:
     """Seconds of one ``docker build``."""
-    command = ["docker", "-H", engine.host, "build", "-q", *flags, str(context)]
-    environ = os.environ | {"DOCKER_BUILDKIT": "0"}
+    start = [BUILDX] if BUILDX else ["docker"]
+    command = [*start, "build", "-q", *flags, str(context)]
+    environ = os.environ | {"DOCKER_BUILDKIT": "0", "DOCKER_HOST": engine.host}
     began = time.perf_counter()
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=LIMIT)
     spent = time.perf_counter() - began
@@ -126,11 +130,15 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", help="noop, run, copy, touch, stages; all by default")
     parser.add_argument("--engines", default=",".join(KINDS))
     parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--buildx", default="", metavar="PROGRAM", help="build through BuildKit's door with this buildx")
     wish = parser.parse_args()
+    global BUILDX
+    BUILDX = wish.buildx
     known = cases(wish.files)
     work = Path(tempfile.mkdtemp(prefix="dockyard-bench-", dir="/var/tmp"))
     try:
-        with engines(wish.engines.split(","), work) as made:
+        kinds = [kind for kind in wish.engines.split(",") if not BUILDX or kind != "podman"]
+        with engines(kinds, work) as made:
             print(f"{'':38}" + "".join(f"{engine.kind:>20}" for engine in made))
             for name in wish.cases or known:
                 title, case, repeat = known[name]

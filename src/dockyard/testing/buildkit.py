@@ -140,6 +140,7 @@ class BuildClient:
             "/moby.buildkit.secrets.v1.Secrets/GetSecret": unary(session_pb2.GetSecretRequest, self._secret),
             "/moby.filesync.v1.Auth/Credentials": unary(session_pb2.CredentialsRequest, self._credentials),
             "/moby.upload.v1.Upload/Pull": self._upload,
+            "/grpc.health.v1.Health/Check": unary(rpc_pb2.HealthCheckRequest, _healthy),
         }
 
     def headers(self, shared_key: str = "") -> Headers:
@@ -153,6 +154,9 @@ class BuildClient:
         """As ``docker buildx build``. Raises RpcError."""
         ref = ref or secrets.token_hex(12)
         asked = control_pb2.SolveRequest(ref=ref, session=self.id)
+        if exporters:  # for older daemons, as clients send it
+            asked.exporter_deprecated = exporters[0][0]
+            asked.exporter_attrs_deprecated.update(exporters[0][1])
         asked.exporters.extend(control_pb2.Exporter(type=kind, attrs=attrs) for kind, attrs in exporters)
         solving = asyncio.ensure_future(
             self.channel.ask(f"{CONTROL}Solve", asked, control_pb2.SolveResponse, timeout=120)
@@ -266,6 +270,11 @@ class BuildClient:
         content = self.uploads[call.metadata["urlpath"][0].lstrip("/")]
         for start in range(0, len(content), PIECE):
             await call.send(rpc_pb2.BytesMessage(data=content[start : start + PIECE]))
+
+
+async def _healthy(call: Call, asked: rpc_pb2.HealthCheckRequest) -> rpc_pb2.HealthCheckResponse:
+    """BuildKit ends a session that does not answer this."""
+    return rpc_pb2.HealthCheckResponse(status=1)
 
 
 def _listed(root: Path, follow: Sequence[str], exclude: Sequence[str]) -> list[tuple[str, session_pb2.Stat]]:

@@ -9,17 +9,21 @@ import io
 import json
 import os
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from dockyard.build.doors.buildkit.rpc import Channel, RpcError
 from dockyard.build.proto import content_pb2, control_pb2
 from dockyard.client import Client
-from dockyard.testing import buildkit
+from dockyard.testing import buildkit, kit
 from dockyard.testing.buildkit import CONTROL
+from dockyard.testing.engines import PrivateEngine, private_engine
 
 from .conftest import BuildClient
 
@@ -27,8 +31,18 @@ pytestmark = pytest.mark.root
 LIMIT = 60.0
 
 
+class HasEngine(Protocol):
+    @property
+    def engine(self) -> PrivateEngine: ...
+
+
+@dataclass(frozen=True)
+class Peer:
+    engine: PrivateEngine
+
+
 @asynccontextmanager
-async def client(builder: BuildClient, folder: Path, **fields: object) -> AsyncIterator[buildkit.BuildClient]:
+async def client(builder: HasEngine, folder: Path, **fields: object) -> AsyncIterator[buildkit.BuildClient]:
     socket = str(builder.engine.socket)
     channel = Channel(await buildkit.dial(socket, "/grpc"))
     made = buildkit.BuildClient(channel, {"context": folder, "dockerfile": folder}, **fields)  # type: ignore[arg-type]
@@ -68,6 +82,26 @@ async def test_a_whole_build_with_a_secret_two_stages_and_a_name(builder: BuildC
     image = builder.inspect("whole:1")
     assert image["Id"] == answer.response["containerimage.digest"]
     assert sorted(image["RepoTags"]) == ["whole:1", "whole:2"]
+
+
+async def test_the_client_of_these_tests_is_one_that_dockerd_serves(tmp_path: Path) -> None:
+    """Else both ends of the protocol would only be what we think it is."""
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(
+        "FROM busybox\nCOPY a /a\nRUN --mount=type=secret,id=token cat /run/secrets/token /a\n"
+    )
+    (folder / "a").write_text("from the context\n")
+    root = Path(tempfile.mkdtemp(prefix="peer-", dir="/tmp"))  # containerd's sockets need short paths
+    with private_engine("dockerd", root) as engine:
+        engine.docker("load", "-i", str(kit.archive(tmp_path / "kit.tar")))
+        async with client(Peer(engine), folder, secrets={"token": b"s3cret\n"}) as made:
+            answer = await made.build({}, [("moby", {"name": "peer:1"})])
+            assert sorted(made.requested) == ["Dockerfile", "a"]
+        assert "s3cret\nfrom the context" in answer.log
+        assert "[2/3] COPY a /a" in answer.vertexes()
+        shown = engine.docker("image", "inspect", "--format", "{{.Id}}", "peer:1").stdout.strip()
+        assert answer.response["containerimage.digest"] == shown
 
 
 async def test_an_archive_can_be_loaded_under_its_name(builder: BuildClient, tmp_path: Path) -> None:

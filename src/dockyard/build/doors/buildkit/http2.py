@@ -77,6 +77,8 @@ class Stream:
         self.ended = False
         """The peer will send no more."""
         self.error: Exception | None = None
+        self.unreadable: MessageTooLarge | None = None
+        """What comes is not taken any more; we can still answer."""
         self.task: asyncio.Task[None] | None = None
         """Serves it; cancelled when the peer resets."""
         self._messages: deque[bytes] = deque()
@@ -93,6 +95,8 @@ class Stream:
         while not self._messages:
             if self.error is not None:
                 raise self.error
+            if self.unreadable is not None:
+                raise self.unreadable
             if self.ended:
                 if self._partial:
                     raise StreamLost("the last message is not whole")
@@ -170,7 +174,7 @@ class Stream:
 
     def feed(self, data: bytes, counted: int) -> None:
         self._unopened += counted
-        if self.error is not None:
+        if self.error is not None or self.unreadable is not None:
             return
         if not self._partial:
             rest = self._take(data)
@@ -207,7 +211,10 @@ class Stream:
             size = int.from_bytes(head[1:5], "big")
             if head[0] or size > MAX_MESSAGE:
                 what = "a compressed message" if head[0] else f"a message of {size} bytes"
-                self.lost(MessageTooLarge(f"{what} is not accepted; the limit is {MAX_MESSAGE} bytes, uncompressed"))
+                self.unreadable = MessageTooLarge(
+                    f"{what} is not accepted; the limit is {MAX_MESSAGE} bytes, uncompressed"
+                )
+                self._partial.clear()
 
     def feed_end(self) -> None:
         self.ended = True
@@ -334,8 +341,8 @@ class Connection:
             stream.trailers = _decoded(event.headers)
         elif isinstance(event, StreamEnded):
             stream.feed_end()
-        elif isinstance(event, StreamReset) and not (stream.ended and stream.trailers):
-            # Go ends a stream whose asking half is still open with RST_STREAM(NO_ERROR) after its trailers.
+        elif isinstance(event, StreamReset) and (self.accept is not None or not stream.ended):
+            # Not on a whole answer: Go ends a stream whose asking half is still open with RST_STREAM(NO_ERROR).
             stream.lost(StreamLost(f"reset by the peer ({event.error_code})"))
             if stream.task is not None:
                 stream.task.cancel()

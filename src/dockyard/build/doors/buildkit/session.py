@@ -27,6 +27,9 @@ CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 CHECK_AGENT = "/moby.sshforward.v1.SSH/CheckAgent"
 FORWARD_AGENT = "/moby.sshforward.v1.SSH/ForwardAgent"
 UPLOAD = "/moby.upload.v1.Upload/Pull"
+HEALTH = "/grpc.health.v1.Health/Check"
+HEALTH_PAUSE, HEALTH_LIMIT, HEALTH_FAILURES = 10.0, 30.0, 3
+"""Seconds between questions, seconds for an answer (a client may be busy sending), failures in a row that mean gone."""
 PIECE = 32 << 10
 HUB_HOST = "registry-1.docker.io"
 
@@ -136,6 +139,25 @@ async def _up(exchange: Exchange, reader: asyncio.StreamReader) -> None:
     exchange.end()
 
 
+async def _watch(channel: Channel) -> None:
+    """Ends the session of a client that is there no more without having hung up (a laptop asleep, a cut line)."""
+    failures = 0
+    while failures < HEALTH_FAILURES:
+        await asyncio.sleep(HEALTH_PAUSE)
+        try:
+            await channel.ask(
+                HEALTH, rpc_pb2.HealthCheckRequest(), rpc_pb2.HealthCheckResponse, timeout=HEALTH_LIMIT
+            )
+            failures = 0
+        except RpcError as error:
+            if error.code == UNIMPLEMENTED:
+                return
+            failures += 1
+        except TimeoutError:
+            failures += 1
+    channel.close()
+
+
 class Sessions:
     """Who is connected now, by session ID."""
 
@@ -152,10 +174,13 @@ class Sessions:
         self._sessions[id] = ClientSession(id, channel, shared_key=shared_key, methods=methods)
         async with self._changed:
             self._changed.notify_all()
+        watching = asyncio.get_running_loop().create_task(_watch(channel))
         try:
             await channel.run()
         finally:
             del self._sessions[id]
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def get(self, id: str) -> ClientSession:
         """Waits for a session that is about to come. Raises System."""
