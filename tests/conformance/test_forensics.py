@@ -41,7 +41,8 @@ def test_a_program_that_cannot_run_says_why(
     started = engine.docker("start", "-a", made)
     state = json.loads(engine.docker("inspect", made).stdout)[0]["State"]
     told = started.stderr + state["Error"] + engine.docker("logs", made).stderr
-    assert dockers in told
+    assert dockers in told.lower()
+    assert "{" not in started.stderr, "a runtime's JSON reached the user"
     assert reason in told
     assert remedy in told
     assert state["ExitCode"] in codes

@@ -31,6 +31,8 @@ WORKERS = 4
 SETTLE_LIMIT = 30.0
 LONGEST_LIFE = 3.0
 """Seconds that a daemon lives at most."""
+LEAST_CRASHES, LEAST_REQUESTS = 3, 20
+"""Below these the run goes on, however slow the machine; the test's timeout is the bound."""
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(SECONDS * 4 + 180)]
 
@@ -204,7 +206,7 @@ def test_what_was_acknowledged_survives_random_crashes(host: Host, tmp_path: Pat
         thread.start()
     crashes, end = 0, time.monotonic() + SECONDS
     try:
-        while time.monotonic() < end:
+        while time.monotonic() < end or crashes < LEAST_CRASHES or sum(worker.done for worker in workers) < LEAST_REQUESTS:
             time.sleep(draw.uniform(0.1, LONGEST_LIFE))
             _kill(host)
             crashes += 1
@@ -222,8 +224,6 @@ def test_what_was_acknowledged_survives_random_crashes(host: Host, tmp_path: Pat
         for thread in threads:
             thread.join(60)
     print(f"seed {SEED}: {crashes} crashes, {sum(worker.done for worker in workers)} acknowledged requests")
-    assert crashes >= 3
-    assert sum(worker.done for worker in workers) >= 20
     for row in client.request("GET", "/containers/json", {"all": True}):
         with contextlib.suppress(NotFound):
             client.request("DELETE", f"/containers/{row['Id']}", {"force": True, "v": True})

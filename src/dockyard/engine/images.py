@@ -16,7 +16,7 @@ from dockyard.engine.plan.select import Filters, flag, match_labels, prune_until
 from dockyard.errors import NotFound
 from dockyard.lib.clock import parse_rfc3339
 from dockyard.model import ContainerConfig, encode
-from dockyard.oci import parse_reference
+from dockyard.oci import ImageRef, parse_reference
 from dockyard.storage import Image, Store
 from dockyard.transfer import Transfer
 from dockyard.transfer.model import SearchFilter
@@ -114,9 +114,9 @@ class Images:
 
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         image = self._get(ref)
-        name = f"{repo}:{tag}" if tag else repo
-        self._store.tag(ref, str(parse_reference(name).with_default_tag()))
-        self._emit("tag", image.id, parse_reference(name).with_default_tag().familiar)
+        name = _named(repo, tag).with_default_tag()
+        self._store.tag(ref, str(name))
+        self._emit("tag", image.id, name.familiar)
 
     def _in_use(self) -> Users:
         used: Users = {}
@@ -179,7 +179,7 @@ class Images:
     ) -> Progress:
         if source != "-":
             raise BAD_REQUEST(cause="import from a URL is not served: fetch it and pipe it in (docker import -)")
-        name = str(parse_reference(f"{repo}:{tag}" if tag else repo).with_default_tag()) if repo else ""
+        name = str(_named(repo, tag).with_default_tag()) if repo else ""
         image = await self._kit.supervisor.operate(
             self._store.import_(tar, name, changes=changes, message=message, platform=platform), "import"
         )
@@ -203,7 +203,7 @@ class Images:
                 **msgspec.json.decode(encode(record.config)),
                 **{key: value for key, value in document.items() if value},
             }
-        name = str(parse_reference(f"{repo}:{tag}" if tag else repo).with_default_tag()) if repo else ""
+        name = str(_named(repo, tag).with_default_tag()) if repo else ""
         paused = pause and record.state.status == "running" and await lifecycle.try_pause(container)
         try:
             image = await self._kit.supervisor.operate(
@@ -223,13 +223,12 @@ class Images:
     # -- registries -------------------------------------------------------------------------------------------------
 
     async def pull(self, ref: str, tag: str, *, platform: str, auth: Json) -> Progress:
-        name = f"{ref}@{tag}" if tag.startswith("sha256:") else f"{ref}:{tag}" if tag else ref
-        parsed = parse_reference(name)
+        parsed = parse_reference(f"{ref}@{tag}") if tag.startswith("sha256:") else _named(ref, tag)
         messages = await self._transfer.pull(parsed, platform=platform, auth=auth or None)
         return self._told(messages, "pull", parsed.with_default_tag().familiar)
 
     async def push(self, ref: str, tag: str, *, platform: str, auth: Json) -> Progress:
-        parsed = parse_reference(f"{ref}:{tag}" if tag else ref)
+        parsed = _named(ref, tag)
         messages = await self._transfer.push(parsed, auth=auth or None, all_tags=not tag and parsed.tag is None)
         return self._told(messages, "push", parsed.familiar)
 
@@ -254,6 +253,12 @@ class Images:
         for row in rows:
             row["SharedSize"] = usage.images.get(row["Id"], (0, 0))[1]
         return {"LayersSize": usage.layers_size, "Images": rows}
+
+
+def _named(repo: str, tag: str) -> ImageRef:
+    """A name and the tag that comes beside it, which wins over one in the name (moby's RepoTagReference)."""
+    parsed = parse_reference(repo)
+    return parsed.with_tag(tag) if tag else parsed
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -8,8 +8,10 @@ we spawn is conmon itself: its pid is known before it does anything, and there i
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -56,7 +58,7 @@ def argv(launch: Launch) -> list[str]:
     words += ["-i"] if launch.open_stdin else []
     words += ["--leave-stdin-open"] if launch.leave_stdin_open else []
     words += ["-e", "--exec-process-spec", launch.exec_spec] if launch.exec_spec else []
-    for word in (*launch.runtime[1:], *runtime_globals(launch.runtime_root, f"{launch.bundle}/{LOG}")):
+    for word in (*launch.runtime[1:], *runtime_globals(launch.runtime_root, f"{launch.bundle}/{LOG}", launch.runtime[-1])):
         words += ["--runtime-arg", word]
     if launch.exit_command:
         words += ["--exit-command", launch.exit_command[0]]
@@ -65,8 +67,11 @@ def argv(launch: Launch) -> list[str]:
     return words
 
 
-def runtime_globals(root: str, log: str) -> list[str]:
-    return [f"--root={root}", "--log-format=json", f"--log={log}"]
+def runtime_globals(root: str, log: str, runtime: str) -> list[str]:
+    """``runtime`` is its path. crun has its say in text: what it cannot write to its log (the program could not be
+    executed) goes to the container's own output, where people read it."""
+    form = "text" if os.path.basename(runtime) == "crun" else "json"
+    return [f"--root={root}", f"--log-format={form}", f"--log={log}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,15 @@ def read_answer(line: bytes) -> Answer:
 
 
 def last_error(path: str) -> str:
-    """The last thing a runtime complained about in its log (JSON lines); "" where there is none. crun writes only there
-    what runc writes to its stderr as well."""
-    with contextlib.suppress(OSError, msgspec.DecodeError, IndexError), open(path, "rb") as log:
-        rows = [msgspec.json.decode(line) for line in log.read(64 << 10).splitlines() if line]
-        return str([row["msg"] for row in rows if row.get("level") in ("error", "fatal")][-1])
-    return ""
+    """The last thing a runtime complained about in its log (JSON lines, or crun's plain ones); "" where there is none.
+    crun writes only there what runc writes to its stderr as well."""
+    last = ""
+    with contextlib.suppress(OSError), open(path, "rb") as log:
+        for line in filter(None, log.read(64 << 10).splitlines()):
+            try:
+                row = msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.DecodeError:
+                last = line.decode(errors="replace")
+            else:
+                last = str(row.get("msg", last)) if row.get("level") in ("error", "fatal") else last
+    return last

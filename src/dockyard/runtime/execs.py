@@ -299,7 +299,7 @@ async def _call_runtime(
 ) -> int:
     with open(f"{directory}/process.json", "wb") as file:
         file.write(msgspec.json.encode(spec))
-    words = [*runtime, *conmon.runtime_globals(root, f"{directory}/{conmon.LOG}"), "exec", "--detach"]
+    words = [*runtime, *conmon.runtime_globals(root, f"{directory}/{conmon.LOG}", runtime[-1]), "exec", "--detach"]
     words += ["--pid-file", f"{directory}/pid", "--process", f"{directory}/process.json"]
     words += ["--console-socket", console.path] if console is not None else []
     child = process.spawn([*words, request.container], env={"PATH": process.PATH}, fds=fds)

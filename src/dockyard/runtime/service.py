@@ -362,7 +362,7 @@ class Runtime:
         runtime = self._runtimes.get(name, self.facts.runtime)
         root = self._root(runtime.name)
         log = f"{root}/{verb}-{arguments[-1]}.log"
-        words = [*runtime.command, *conmon.runtime_globals(root, log), verb, *arguments]
+        words = [*runtime.command, *conmon.runtime_globals(root, log, runtime.path), verb, *arguments]
         try:
             done = await process.run(words, timeout=RUNTIME_LIMIT, stdin=stdin)
         except TimeoutError:

@@ -157,7 +157,17 @@ def _stop(engine: PrivateEngine) -> None:
             os.kill(pid, signal.SIGKILL)
     engine.process.wait(STOP_LIMIT)
     _until(lambda: not _processes_naming(str(engine.root)), STOP_LIMIT)
+    if engine.kind == "dockerd":
+        _remove_groups(engine.root.name)
     shutil.rmtree(engine.root, ignore_errors=True)
+
+
+def _remove_groups(name: str) -> None:
+    """The empty cgroups that dockerd leaves below its --cgroup-parent; one that another engine still uses stays."""
+    for group in (*Path("/sys/fs/cgroup").glob(f"*/{name}"), Path("/sys/fs/cgroup", name)):
+        for below in (*sorted((item for item in group.rglob("*") if item.is_dir()), reverse=True), group):
+            with contextlib.suppress(OSError):
+                below.rmdir()
 
 
 def _processes_naming(text: str) -> list[int]:

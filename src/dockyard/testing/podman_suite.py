@@ -29,40 +29,49 @@ IMAGES = {
     "quay.io/libpod/testimage:20210610": "alpine:3.10", "docker.io/library/alpine:latest": "alpine:latest",
 }  # fmt: skip
 """What the scripts pull, and the image of the kit that goes by the name."""
-FILE_LIMIT = 240
+FILE_LIMIT = 120
 """Seconds for one file of requests."""
+FIRST_PORT = 8081
+"""Each file's own, in the engine's network namespace: the one before may still be closing."""
 SOURCES = """Types: deb-src
 URIs: http://deb.debian.org/debian
 Suites: bookworm
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
-SHIM = """#!/bin/bash
+SHIM = """#!{python}
 # podman, as far as the fixtures need it, in docker's words
-args=()
-while [ $# -gt 0 ]; do case "$1" in --root|--runroot) shift 2;; --syslog=*) shift;; *) args+=("$1"); shift;; esac; done
-set -- "${args[@]}"
-case "$1 $2" in
-    "system service") exec {python} {forward} "${@: -1}" {socket} ;;
-    "rm -a"|"container rm") docker ps -aq | xargs -r docker rm -f -v >/dev/null; exit 0 ;;
-    "rmi -a"|"rmi -af"|"pod "*|"manifest "*|"system connection"|"generate "*) exit 0 ;;
-    "image build") shift; exec docker "$@" ;;
-    "init "*) exit 0 ;;
-esac
-if [ "$1" = pull ]; then docker image inspect "${@: -1}" >/dev/null 2>&1 && exit 0; fi
-entry=$(printf '%s\\n' "$@" | sed -n 's/^\\["\\([^"]*\\)"\\]$/\\1/p')
-if [ -n "$entry" ]; then set -- "${@/\\[\"$entry\"\\]/$entry}"; fi
-if [ "$1" = untag ]; then exec docker rmi "$2"; fi
-if [ "$1" = run ]; then
-    words=(); previous=
-    for word; do
-        if [ "$word" != --replace ]; then words+=("$word"); fi
-        if [ "$previous" = --name ]; then docker rm -f "$word" >/dev/null 2>&1; fi
-        previous=$word
-    done
-    set -- "${words[@]}"
-fi
-exec docker "$@"
+import json, os, subprocess, sys
+
+def docker(*words):
+    os.execvp("docker", ["docker", *words])
+
+words, given = [], iter(sys.argv[1:])
+for word in given:
+    if word in ("--root", "--runroot"):
+        next(given)
+    elif not word.startswith("--syslog="):
+        words.append(json.loads(word)[0] if word.startswith('["') else word)
+verb, noun = (*words, "", "")[:2]
+if (verb, noun) == ("system", "service"):
+    os.execv(sys.executable, [sys.executable, "{forward}", words[-1], "{socket}"])
+if (verb, noun) in (("rm", "-a"), ("container", "rm")):
+    ids = subprocess.run(["docker", "ps", "-aq"], capture_output=True, text=True).stdout.split()
+    if ids:
+        docker("rm", "-f", "-v", *ids)
+elif verb in ("pod", "manifest", "generate", "init") or (verb, noun) in (("rmi", "-a"), ("rmi", "-af"), ("system", "connection")):
+    sys.exit(0)
+elif verb == "pull" and not subprocess.run(["docker", "image", "inspect", words[-1]], capture_output=True).returncode:
+    sys.exit(0)
+elif (verb, noun) == ("image", "build"):
+    docker(*words[1:])
+elif verb == "untag":
+    docker("rmi", *words[1:])
+elif verb == "run" and "--replace" in words:
+    words.remove("--replace")
+    subprocess.run(["docker", "rm", "-f", words[words.index("--name") + 1]], capture_output=True)
+if words[:1] != ["rm"] or words[1:2] != ["-a"]:
+    docker(*words)
 """
 FORWARD = """import socket, sys, threading
 
@@ -141,13 +150,19 @@ def run(engine: PrivateEngine, files: Sequence[str] = FILES) -> Report:
         "TMPDIR": str(engine.root / "tmp"),
     }
     outcomes: list[Outcome] = []
-    for file in files:
+    for port, file in enumerate(files, FIRST_PORT):
         log = engine.root / f"{NAME}-{file}.log"
         with log.open("wb") as output:
             command = engine.inside(
                 "timeout", "-k", "5", str(FILE_LIMIT), "bash", str(scripts / "test-apiv2"), file, cwd=scripts
             )
-            subprocess.run(command, env=environ, stdout=output, stderr=output, timeout=FILE_LIMIT + 30)
+            subprocess.run(
+                command,
+                env=environ | {"PODMAN_SERVICE_PORT": str(port)},
+                stdout=output,
+                stderr=output,
+                timeout=FILE_LIMIT + 30,
+            )
         outcomes += read_tap(log.read_text(errors="replace"))
     with (engine.root / f"{NAME}.log").open("wb") as whole:
         for log in sorted(engine.root.glob(f"{NAME}-*.log")):

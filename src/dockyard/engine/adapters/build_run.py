@@ -47,7 +47,8 @@ class BuildExecutor:
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         (bundle / "config.json").write_bytes(msgspec.json.encode(self._spec(process_)))
         log = f"{bundle}/runtime.log"
-        words = [*self._facts.runtime.command, *runtime_globals(str(self._state), log), "run", "--bundle", str(bundle)]
+        runtime = self._facts.runtime
+        words = [*runtime.command, *runtime_globals(str(self._state), log, runtime.path), "run", "--bundle", str(bundle)]
         code = await self._supervise([*words, "--no-new-keyring", process_.id], process_.id, output)
         if code and (cause := last_error(log)):
             raise STEP_FAILED(step=" ".join(process_.args), cause=messages.translate(cause))
