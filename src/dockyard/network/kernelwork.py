@@ -87,6 +87,9 @@ def make_spare() -> Spare:
             # to come: a write to one that is there takes the RTNL lock, 0.14 ms.
             sysctl.write_if_present("net.ipv6.conf.default.disable_ipv6", "1")
             sysctl.write_if_present("net.ipv6.conf.default.accept_dad", "0")
+            # Neighbours hear at once who has an address now (libnetwork's advertise_addr); kernels older than that do not.
+            sysctl.write_if_present("net.ipv4.conf.default.arp_notify", "1")
+            sysctl.write_if_present("net.ipv6.conf.default.ndisc_notify", "1")
             return Spare(made, open_doors())
     except BaseException:
         os.close(made)
