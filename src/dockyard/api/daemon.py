@@ -7,6 +7,7 @@ import grp
 import logging
 import os
 import re
+import resource
 import signal
 import ssl
 import sys
@@ -42,9 +43,17 @@ def run(settings: Settings) -> int:
     configure_logging(settings)
     for note in notes(settings):
         _log.warning(note)
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """To the hard limit: a container with names and a port takes four descriptors of ours, and the usual soft limit
+    ends at 250 of them. (dockerd's unit sets LimitNOFILE for the same.)"""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(settings: Settings) -> None:

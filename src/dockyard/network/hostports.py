@@ -164,6 +164,11 @@ class Holder:
             if sock is not None:
                 sock.close()
 
+    def close(self) -> None:
+        """With the daemon. Rules and proxy go on."""
+        for container in list(self._held):
+            self.release(container)
+
     def holding(self, container: str, item: Published) -> socket.socket | None:
         """The socket that holds a port, if this process has it."""
         held = self._held.get(container)

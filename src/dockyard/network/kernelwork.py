@@ -150,6 +150,11 @@ def _configure(endpoints: Sequence[Endpoint], doors: Sequence[Door]) -> None:
             indexes[endpoint.interface] = link.index
             if endpoint.address6:
                 sysctl.write_if_present(f"net.ipv6.conf.{endpoint.interface}.disable_ipv6", "0")
+            if endpoint.wish.mac_address:
+                # Its address was another MAC's before, so neighbours are told (libnetwork's advertise_addr). Not for
+                # MACs of ours, which go with the address: a broadcast reaches every port of the bridge, 1 ms at 400.
+                sysctl.write_if_present(f"net.ipv4.conf.{endpoint.interface}.arp_notify", "1")
+                sysctl.write_if_present(f"net.ipv6.conf.{endpoint.interface}.ndisc_notify", "1")
             _write_sysctls(endpoint)
             messages += _addresses(endpoint, link.index)
         messages += _default_routes(doors, indexes)

@@ -53,8 +53,8 @@ class Proxy:
         self._queue(requests, spawn=bool(rows))
 
     async def drop(self, container: str) -> None:
-        """Waits: the port must be free for the next container."""
-        if container in self._serving:
+        """Waits: the port must be free for the next container. Also for what a daemon before us had it serve."""
+        if container in self._serving or self._control.exists():
             self._serving.discard(container)
             self._queue([({"drop": container}, [])], spawn=False)
             await self.settled()
@@ -69,9 +69,6 @@ class Proxy:
         """Until all requests so far are done."""
         if self._last is not None:
             await asyncio.shield(self._last)
-
-    def close(self) -> None:
-        """Requests under way end by their own bound; the process goes on."""
 
     def _queue(self, requests: Sequence[tuple[Mapping[str, Any], list[int]]], *, spawn: bool) -> None:
         self._last = asyncio.get_running_loop().create_task(self._send(self._last, requests, spawn=spawn))

@@ -17,8 +17,7 @@ class Publishing:
         self._over_ipv6 = self._proxy is not None and hostports.ipv6_listens()
 
     def close(self) -> None:
-        if self._proxy is not None:
-            self._proxy.close()
+        self._core.ports.close()
 
     def hold(self, spec: SandboxSpec, pairs: Sequence[routing.Pair]) -> tuple[Published, ...]:
         """Raises System with Docker's sentence if a port is taken. All or none."""
@@ -55,7 +54,8 @@ class Publishing:
                 await self.proxy(sandbox.container, sandbox.published, again=True)
 
     async def release(self, container: str) -> None:
-        if self._proxy is not None:
+        sandbox = self._core.records.sandboxes.get(container)
+        if self._proxy is not None and sandbox is not None and any(_by_process(item) for item in sandbox.published):
             await self._proxy.drop(container)
         self._core.ports.release(container)
 

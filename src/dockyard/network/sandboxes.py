@@ -36,6 +36,7 @@ SHARED = frozenset({"", "host"})
 """``Sandbox.netns`` of containers without a namespace of their own here."""
 GATEWAY_NETWORK = "docker_gwbridge"
 """The way out of containers on networks of plugins only, which may have none (libnetwork default_gateway.go)."""
+IFACE_PREFIX = "com.docker.network.container_iface_prefix"
 _OWN_IPAM = frozenset({"default", "null"})
 
 
@@ -134,7 +135,7 @@ class Sandboxes:
         options = options_of(ready, spec.exposed, ())
         ready = await driver.create_endpoint(network, ready, options)
         ready = await driver.join(network, ready, path, options)
-        prefix = ready.joined.prefix if ready.joined else "eth"
+        prefix = ready.joined.prefix if ready.joined else network.option(IFACE_PREFIX, "eth")
         named = (ready.wish.driver_opts or {}).get("com.docker.network.endpoint.ifname")
         free = (f"{prefix}{number}" for number in range(256))
         ready = msgspec.structs.replace(ready, interface=named or next(name for name in free if name not in taken))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,6 +86,8 @@ class NftFirewall:
                 [packed(item) for item in dict.fromkeys(removed)],
             )  # fmt: skip
         except NetlinkError as error:
+            if error.errno == errno.ENOENT and not added:
+                return  # The table is not there, so nothing is open; the watcher or the next start makes it again.
             raise KERNEL(what="change the firewall", cause=str(error)) from None
 
     def restore(self, networks: Sequence[Network], sandboxes: Sequence[Sandbox], uplinks: Sequence[str]) -> bool:

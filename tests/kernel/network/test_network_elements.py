@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import socket
 
 import pytest
 
 from dockyard.kernel.netlink import NetlinkError, NetlinkSocket
-from dockyard.kernel.netlink_nft import NETLINK_NETFILTER, SetElement, change_elements, pack_field
+from dockyard.kernel.netlink_nft import (
+    NETLINK_NETFILTER,
+    Redirect,
+    SetElement,
+    change_elements,
+    make_redirects,
+    pack_field,
+    redirects,
+)  # fmt: skip
+from dockyard.model import PortBinding
+from dockyard.network import Controller
 from dockyard.network.firewall import Rules, packed
 from dockyard.network.model import LinkRule, Published, Sandbox
 
@@ -58,3 +70,34 @@ def test_a_refused_transaction_changes_nothing(host) -> None:  # type: ignore[no
         change_elements(netlink, "ours", [good])
     assert listed(host, "ours") != bare
     host.nft(rules.remove())
+
+
+def test_redirects_are_what_nft_says(host) -> None:  # type: ignore[no-untyped-def]
+    rows = [Redirect("udp", "127.0.0.11", 53, 40001), Redirect("tcp", "127.0.0.11", 53, 40002)]
+    words = "\n".join(f"ip daddr {row.address} {row.protocol} dport 53 dnat to {row.address}:{row.to}" for row in rows)
+    host.nft(f"table ip theirs {{\nchain output {{\ntype nat hook output priority -100;\n{words}\n}}\n}}")
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        assert redirects(netlink, "ours") == {}
+        make_redirects(netlink, "ours", rows, anew=False)
+        assert host.nft("list table ip ours").replace("ours", "T") == host.nft("list table ip theirs").replace("theirs", "T")
+        assert redirects(netlink, "ours") == {"udp": 40001, "tcp": 40002}
+        make_redirects(netlink, "ours", rows[:1], anew=True)
+        assert redirects(netlink, "ours") == {"udp": 40001}
+    host.nft("delete table ip ours\ndelete table ip theirs")
+
+
+async def test_many_descriptors_do_not_end_the_daemon(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(1200)]
+    try:
+        await controller.create_network({"Name": "far"})
+        box = await start("a", "far", bindings={"80/tcp": [PortBinding(host_port="8080")]})
+        with host.server(box.netns, "0.0.0.0", 80):
+            assert host.fetch(host.outside, "198.51.100.2", 8080) == "198.51.100.1"
+        await controller.forget(box.container)
+        await controller.remove_network("far")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))

@@ -98,6 +98,47 @@ async def test_ipv6_clients_of_an_ipv4_container(host, controller: Controller, s
     await start("b", bindings=WEB)
 
 
+async def test_proxied_ports_outlive_the_daemon_and_end_with_the_container(host, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = await Controller.open(host.root, host.run, NetworkSettings())
+    await first.recover({}, {})
+    made = spec("a", tmp_path / "a", bindings=WEB)
+    await first.connect(made.container_id, "a", "bridge", EndpointSettings())
+    box = await first.setup(made)
+    await first._sandboxes._publishing._proxy.settled()  # type: ignore[union-attr]
+    await first.close()
+    with host.server(box.netns, "0.0.0.0", 80):
+        assert host.fetch(None, "::1", 8080) == "172.17.0.1", "without any daemon"
+        second = await Controller.open(host.root, host.run, NetworkSettings())
+        await second.recover({made.container_id: 1}, {made.container_id: made})
+        await second._sandboxes._publishing._proxy.settled()  # type: ignore[union-attr]
+        assert host.fetch(None, "::1", 8080) == "172.17.0.1"
+    await second.close()
+    helper = await Controller.open(host.root, host.run, NetworkSettings())  # as the exit helper does: without recover
+    await helper.forget(made.container_id)
+    assert refused(host, None, "::1", 8080)
+    await helper.uninstall()
+    await helper.close()
+
+
+async def test_neighbours_are_told_of_a_new_holder(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    await controller.create_network({"Name": "lan", "Options": {"com.docker.network.container_iface_prefix": "lan"}})
+    other = await start("b", "lan")
+    box = await start("a", "lan", wish=EndpointSettings(mac_address="02:42:00:00:00:01"))
+    address = place(controller, "a", "lan")["IPAddress"]
+
+    def neighbour() -> str:
+        return str(host.command("ip", "neigh", "show", address))
+
+    with host.server(box.netns, "0.0.0.0", 80):
+        assert host.fetch(other.netns, address, 80) != ""
+        assert "dev lan0 lladdr 02:42:00:00:00:01" in host.inside(other.netns, neighbour)
+    await controller.forget(box.container)
+    box = await start("c", "lan", wish=EndpointSettings(mac_address="02:42:00:00:00:02"))
+    assert place(controller, "c", "lan")["IPAddress"] == address
+    with host.server(box.netns, "0.0.0.0", 80):
+        assert host.fetch(other.netns, address, 80, 1.0) != "", "no neighbour asks the old one first"
+
+
 @pytest.mark.parametrize("settings", [NetworkSettings(userland_proxy=False, ipv6=True)])
 async def test_without_userland_proxy(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
     web = await start("a", bindings=WEB)

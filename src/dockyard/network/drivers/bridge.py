@@ -12,7 +12,7 @@ from dockyard.kernel import netlink_route as rt
 from dockyard.kernel import sysctl
 from dockyard.kernel.netlink import Message, NetlinkError, NetlinkSocket
 from dockyard.network import errors
-from dockyard.network.drivers.plain import LocalDriver, adopted, check_interface_name, check_mtu, mtu_of, switch
+from dockyard.network.drivers.plain import LocalDriver, adopted, check_common, check_interface_name, mtu_of, switch
 from dockyard.network.model import BRIDGE_OPTION, FAMILIES, Endpoint, Network
 
 LEAST_IPV6_MTU = 1280
@@ -33,7 +33,7 @@ class BridgeDriver(LocalDriver):
             if name in options:
                 options[name] = switch(name, options[name])
         _check_modes(network)
-        check_mtu(options)
+        check_common(network)
         if network.enable_ipv6 and 0 < mtu_of(network, 0) < LEAST_IPV6_MTU:
             raise errors.BAD(cause=f"IPv6 needs an MTU of at least {LEAST_IPV6_MTU}, not {mtu_of(network, 0)}")
         check_interface_name(network.bridge)

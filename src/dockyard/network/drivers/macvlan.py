@@ -16,7 +16,7 @@ from dockyard.kernel import netlink_route as rt
 from dockyard.kernel import netns
 from dockyard.kernel.netlink import Message, NetlinkError, NetlinkSocket
 from dockyard.network import errors
-from dockyard.network.drivers.plain import LocalDriver, adopted, check_interface_name, check_mtu, mtu_of
+from dockyard.network.drivers.plain import LocalDriver, adopted, check_common, check_interface_name, mtu_of
 from dockyard.network.model import Endpoint, Network
 
 MODES = frozenset({"private", "vepa", "bridge", "passthru"})
@@ -24,7 +24,7 @@ MODES = frozenset({"private", "vepa", "bridge", "passthru"})
 
 class MacvlanDriver(LocalDriver):
     def check(self, network: Network, known: Sequence[Network]) -> Network:
-        check_mtu(dict(network.options))
+        check_common(network)
         check_interface_name(network.parent)
         self._check_mode(network)
         if network.parent == "lo":

@@ -77,6 +77,14 @@ def mtu_of(network: Network, default: int) -> int:
     return int(network.option("com.docker.network.driver.mtu") or default)
 
 
+def check_common(network: Network) -> None:
+    """Options that every driver of ours knows. Raises InvalidParameter."""
+    options = dict(network.options)
+    check_mtu(options)
+    if prefix := options.get("com.docker.network.container_iface_prefix"):
+        check_interface_name(f"{prefix}255")
+
+
 def check_mtu(options: dict[str, str]) -> None:
     mtu = options.get("com.docker.network.driver.mtu", "0")
     if not mtu.isdigit() or int(mtu) > 65535:
