@@ -16,7 +16,7 @@ import urllib3
 
 from dockyard.errors import DockyardError, InvalidParameter, Unavailable
 from dockyard.registry.database import Database, PostgresDatabase, SqliteDatabase, open_database
-from dockyard.registry.drivers.bucket import BucketStore
+from dockyard.registry.drivers.bucket import BucketStore, Part, chain
 from dockyard.registry.drivers.files import FileStore
 from dockyard.registry.ports import BlobStore
 from dockyard.testing.backends import fresh_schema, postgres, s3
@@ -132,6 +132,52 @@ async def test_another_process_finishes_an_upload(store: BlobStore, tmp_path: Pa
     assert await other.digest("u", "sha256", 200_000) == digest(data)
     location = await other.commit("u", digest(data))
     assert await read(store, location, 0, 200_000) == data
+
+
+async def test_nobody_changes_what_another_process_acknowledged(store: BlobStore, tmp_path: Path) -> None:
+    """Two processes that write to one upload: whatever is committed is what its digest says."""
+    ours, theirs = b"o" * 100_000, b"t" * 100_000
+    other: BlobStore = FileStore(tmp_path) if isinstance(store, FileStore) else _second(store)
+    first = await store.begin("u", 0, "sha256")
+    await first.write(ours)
+    try:
+        second = await other.begin("u", 0, "sha256")
+    except InvalidParameter:
+        assert isinstance(store, FileStore), "files are locked"
+        await first.sync()
+        await first.close()
+        second = await other.begin("u", 0, "sha256")  # late, with an old look at the database
+        await second.write(theirs)
+    else:
+        await first.sync()
+        await first.close()
+        await second.write(theirs)
+    await second.sync()
+    await second.close()
+    proven = await store.digest("u", "sha256", 100_000)
+    location = await store.commit("u", proven)
+    assert digest(await read(store, location, 0, 100_000)) == proven
+    if not isinstance(store, FileStore):
+        assert proven == digest(ours), "objects are not even touched"
+    await other.close()
+
+
+def _second(store: BlobStore) -> BlobStore:
+    """Another process on the same bucket: the same objects, none of the memory."""
+    assert isinstance(store, BucketStore)
+    made = BucketStore.__new__(BucketStore)
+    made.__dict__.update(store.__dict__ | {"_states": type(store._states)()})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("parts", "size", "expected"),
+    [([], 0, []), ([], 5, None), ([(0, 5)], 5, [0]), ([(0, 5), (5, 5), (5, 3)], 8, [0, 2]), ([(0, 5), (5, 5), (5, 3)], 10, [0, 1]),
+     ([(0, 3), (0, 5), (5, 5)], 10, [1, 2]), ([(0, 5), (6, 4)], 10, None), ([(0, 0), (0, 5)], 5, [1]), ([(0, 7)], 5, None)],
+)  # fmt: skip
+def test_objects_are_put_together_by_size(parts: list[tuple[int, int]], size: int, expected: list[int] | None) -> None:
+    found = [Part(offset, length, 0.0, str(n)) for n, (offset, length) in enumerate(parts)]
+    assert chain(found, size) == (None if expected is None else tuple(map(str, expected)))
 
 
 async def test_a_large_upload_in_parts(store: BlobStore) -> None:

@@ -18,6 +18,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dockyard.cli.demo_registry import DemoRegistry
+
 ROOT = Path("/var/lib/dockyard/demo")
 RUN = Path("/run/dockyard/demo")
 SOCKET = RUN / "dockyard.sock"
@@ -75,10 +77,15 @@ class Demo:
         self.name = "docker" if found else "dockyard"
         self.environ = {**os.environ, "DOCKER_HOST": f"unix://{SOCKET}"}
 
-    def run(self, *words: str, cli: Sequence[str] | None = None, show: int = 8) -> str:
-        """Runs a command of the client; its output is shown and returned. A failure ends the demo with its message."""
+    def run(self, *words: str, cli: Sequence[str] | None = None, show: int = 8, told: str = "",
+            config: str = "") -> str:  # fmt: skip
+        """Runs a command of the client; its output is shown and returned. A failure ends the demo with its message.
+
+        `told` is typed into it; `config` is a directory for its logins instead of one's own.
+        """
         self.say.command([self.name if cli is None else "dockyard", *words])
-        done = subprocess.run([*(cli or self.cli), *words], env=self.environ, capture_output=True, text=True)
+        environ = self.environ | ({"DOCKER_CONFIG": config} if config else {})
+        done = subprocess.run([*(cli or self.cli), *words], env=environ, capture_output=True, text=True, input=told)
         if done.returncode != 0:
             self.say.output(done.stdout + done.stderr, 30)
             raise SystemExit(f"demo: '{' '.join(words[:2])}' ended with {done.returncode}")
@@ -93,6 +100,8 @@ class Demo:
             self.run("run", "--name", "demo-build", BASE, "sh", "-c", INSTALL)
             self.run("commit", "-c", 'CMD ["nginx", "-g", "daemon off;"]', "-c", "EXPOSE 80", "demo-build", IMAGE)
             self.run("rm", "demo-build")
+        with self.say.step("Push it to a registry of our own, with an account, and pull it back"):
+            DemoRegistry(ROOT / "registry", self.run).play(IMAGE)
         with self.say.step("Run it with a published port"):
             self.run("run", "-d", "--name", "demo-web", "-p", "127.0.0.1:0:80", IMAGE)
             address = self.run("port", "demo-web", "80/tcp").splitlines()[0]

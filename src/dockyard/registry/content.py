@@ -224,10 +224,12 @@ def find_manifest(tx: Tx, name: str, reference: str) -> StoredManifest:
 
 def check_references(tx: Tx, repository: int, manifest: Manifest, now: float) -> None:
     """Every blob must be shown by the repository; taking its row's lock keeps the collector away."""
-    for digest in manifest.blobs:
+    # Everybody takes rows in this order: blobs before links, digests sorted. Otherwise two pushes that share a blob
+    # could wait for each other.
+    for digest in sorted(manifest.blobs):
         if (
-            tx.run("UPDATE links SET touched = ? WHERE repository = ? AND digest = ?", (now, repository, digest)) == 0
-            or tx.run("UPDATE blobs SET touched = ? WHERE digest = ?", (now, digest)) == 0
+            tx.run("UPDATE blobs SET touched = ? WHERE digest = ?", (now, digest)) == 0
+            or tx.run("UPDATE links SET touched = ? WHERE repository = ? AND digest = ?", (now, repository, digest)) == 0
         ):
             raise MANIFEST_BLOB_UNKNOWN(digest=digest)
     if manifest.media_type in INDEXES and len(manifest.raw) > MANIFEST_MAX:

@@ -18,8 +18,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import random
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +41,7 @@ _GROUP = 128  # pieces of work that share one commit
 _READERS = 2
 _PG_POOL = 8
 _PG_TRIES = 6
+_PG_PAUSE = 0.01
 
 
 class Tx(Protocol):
@@ -347,6 +350,7 @@ class PostgresDatabase:
                     psycopg.errors.UniqueViolation) as error:  # fmt: skip
                 if attempt == _PG_TRIES - 1:
                     raise _translate(error) from error
+                time.sleep(random.uniform(0.0, _PG_PAUSE * 2**attempt))
             except psycopg.OperationalError as error:
                 if connection is not None:
                     connection.close()

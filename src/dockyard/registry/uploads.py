@@ -149,6 +149,8 @@ class Uploads:
                 return after
         ingest = await self.core.blobs.begin(row.id, 0 if row.content is not None else row.size, row.algorithm)
         try:
+            if await self._moved(row):
+                raise UPLOAD_INVALID(reason="another replica is writing to this upload")
             if row.content is not None:
                 await ingest.write(bytes(held))
             size, left = await self._spill(ingest, data, left)
@@ -163,6 +165,11 @@ class Uploads:
         if left is not None:
             raise left
         return after
+
+    async def _moved(self, row: Upload) -> bool:
+        """Another replica went on with it before we held the store's lock: nothing that it acknowledged may be touched."""
+        now = await self._find(row.id)
+        return row.id not in self._begun and (now is None or now[2] != row.size)
 
     async def _collect(self, held: bytearray, data: AsyncIterator[bytes], limit: int) -> Cancelled | None:
         """Take bytes until the end or just beyond the limit."""

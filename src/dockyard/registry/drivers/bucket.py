@@ -1,18 +1,22 @@
 """Blobs as objects of a bucket: S3, Google Cloud Storage, Azure, through obstore.
 
     PREFIX/blobs/sha256/ab/<hex>-<nonce>
-    PREFIX/uploads/<upload id>/<offset, 16 digits>     one object for each chunk that a client sent
+    PREFIX/uploads/<upload id>/<offset, 16 digits>-<nonce>     one object for each chunk that a client sent
 
-A chunk's object exists only when the chunk is whole, so any replica can continue or finish an upload. An object that a
-crash left at an offset nobody acknowledged is overwritten by the next chunk at that offset, or ignored.
+A chunk's object exists only when the chunk is whole, and no name is used twice, so any replica can continue or finish
+an upload and none can change what another one has acknowledged. What a crash or a race left at some offset is a second
+candidate there: the objects that make up an upload are those whose sizes add up to what the database says, and they
+are the very ones that are hashed and then committed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import obstore
@@ -40,6 +44,23 @@ def _translating() -> Any:
         raise STORE_FAILED(reason=str(error).splitlines()[0][:200]) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known of an upload here: the hash of its first `size` bytes, and the objects they are in."""
+
+    hasher: _Hash
+    size: int
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    offset: int
+    size: int
+    modified: float
+    path: str
+
+
 class BucketStore:
     """`url` as obstore has it: s3://bucket/prefix, gs://, az://; credentials and endpoint from the environment."""
 
@@ -47,7 +68,7 @@ class BucketStore:
         with _translating():
             self._store: Any = obstore.store.from_url(url, **options)
         self._url = url
-        self._states: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
+        self._states: OrderedDict[str, _State] = OrderedDict()
 
     @property
     def place(self) -> str:
@@ -57,45 +78,45 @@ class BucketStore:
         """Buckets have room."""
 
     async def begin(self, upload: str, offset: int, algorithm: str) -> BucketIngest:
-        hasher, hashed = self._states.pop(upload, (None, -1))
+        known = self._states.pop(upload, None)
         if offset == 0:
-            hasher = hashlib.new(algorithm)
-        elif hashed != offset:
-            hasher = None
+            known = _State(hashlib.new(algorithm), 0, ())
+        elif known is not None and known.size != offset:
+            known = None
+        path = f"uploads/{upload}/{offset:016d}-{secrets.token_hex(4)}"
         with _translating():
-            writer = obstore.open_writer_async(self._store, _part(upload, offset), buffer_size=_PIECE)
-        return BucketIngest(self, upload, writer, offset, hasher)
+            writer = obstore.open_writer_async(self._store, path, buffer_size=_PIECE)
+        return BucketIngest(self, upload, path, writer, offset, known)
 
-    def keep_state(self, upload: str, hasher: _Hash, size: int) -> None:
-        self._states[upload] = (hasher, size)
+    def keep_state(self, upload: str, state: _State) -> None:
+        self._states[upload] = state
         while len(self._states) > _STATES:
             self._states.popitem(last=False)
 
-    async def _parts(self, upload: str, size: int) -> list[str]:
+    async def _parts(self, upload: str, size: int) -> tuple[str, ...]:
         """Paths that make up the upload, in order. Raises UPLOAD_INVALID when bytes are missing."""
-        found: dict[int, tuple[str, int]] = {}
+        found: list[Part] = []
         with _translating():
             async for metas in obstore.list(self._store, f"uploads/{upload}/"):
                 for meta in metas:
-                    found[int(meta["path"].rsplit("/", 1)[1])] = (meta["path"], meta["size"])
-        at, parts = 0, []
-        while at < size:
-            path, length = found.get(at, ("", 0))
-            if not length:
-                raise UPLOAD_INVALID(reason="acknowledged bytes are missing; start again")
-            parts.append(path)
-            at += length
+                    offset = int(meta["path"].rsplit("/", 1)[1].partition("-")[0])
+                    found.append(Part(offset, meta["size"], meta["last_modified"].timestamp(), meta["path"]))
+        parts = chain(found, size)
+        if parts is None:
+            raise UPLOAD_INVALID(reason="acknowledged bytes are missing; start again")
         return parts
 
     async def digest(self, upload: str, algorithm: str, size: int) -> str:
-        hasher, hashed = self._states.get(upload, (None, -1))
-        if hasher is None or hashed != size or hasher.name != algorithm:
+        known = self._states.get(upload)
+        if known is None or known.size != size or known.hasher.name != algorithm:
+            parts = known.parts if known is not None and known.size == size else await self._parts(upload, size)
             hasher = hashlib.new(algorithm)
-            for part in await self._parts(upload, size):
+            for part in parts:
                 async for data in self._stream(part):
                     hasher.update(data)
-            self.keep_state(upload, hasher, size)
-        return f"{algorithm}:{hasher.hexdigest()}"
+            known = _State(hasher, size, parts)
+            self.keep_state(upload, known)
+        return f"{algorithm}:{known.hasher.hexdigest()}"
 
     async def _stream(self, path: str, **options: Any) -> AsyncIterator[bytes]:
         with _translating():
@@ -105,10 +126,10 @@ class BucketStore:
 
     async def commit(self, upload: str, digest: str) -> str:
         location = new_location(digest)
-        _, size = self._states.get(upload, (None, -1))
-        if size < 0:
+        known = self._states.get(upload)
+        if known is None:
             raise UPLOAD_INVALID(reason="commit before digest")
-        parts = await self._parts(upload, size)
+        parts, size = known.parts, known.size
         with _translating():
             if len(parts) == 1 and size <= _COPY_MAX:
                 await obstore.copy_async(self._store, parts[0], f"blobs/{location}")
@@ -161,16 +182,17 @@ class BucketStore:
 
 
 class BucketIngest:
-    def __init__(self, store: BucketStore, upload: str, writer: Any, size: int, hasher: _Hash | None) -> None:
+    def __init__(self, store: BucketStore, upload: str, path: str, writer: Any, size: int, known: _State | None) -> None:
         self._store = store
         self._upload = upload
+        self._path = path
         self._writer = writer
-        self._size = size
-        self._hasher = hasher
+        self._begin = self._size = size
+        self._known = known
 
     async def write(self, data: bytes) -> None:
-        if self._hasher is not None:
-            self._hasher.update(data)
+        if self._known is not None:
+            self._known.hasher.update(data)
         with _translating():
             await self._writer.write(data)
         self._size += len(data)
@@ -178,8 +200,9 @@ class BucketIngest:
     async def sync(self) -> int:
         with _translating():
             await self._writer.close()
-        if self._hasher is not None:
-            self._store.keep_state(self._upload, self._hasher, self._size)
+        if self._known is not None:
+            parts = (*self._known.parts, self._path) if self._size > self._begin else self._known.parts
+            self._store.keep_state(self._upload, _State(self._known.hasher, self._size, parts))
         return self._size
 
     async def drop(self) -> None:
@@ -189,5 +212,24 @@ class BucketIngest:
         """An unfinished multipart upload is never seen by anybody; the bucket's lifecycle rule removes its parts."""
 
 
-def _part(upload: str, offset: int) -> str:
-    return f"uploads/{upload}/{offset:016d}"
+def chain(found: list[Part], size: int) -> tuple[str, ...] | None:
+    """Objects that follow each other from 0 to `size` exactly, newest first where there is a choice."""
+    by_offset: dict[int, list[Part]] = {}
+    for part in sorted(found, key=lambda p: -p.modified):
+        if part.size:
+            by_offset.setdefault(part.offset, []).append(part)
+    came_from: dict[int, Part] = {}
+    reached = {0}
+    for offset in sorted(by_offset):
+        for part in by_offset[offset] if offset in reached else ():
+            end = offset + part.size
+            if end <= size and end not in reached:
+                reached.add(end)
+                came_from[end] = part
+    if size not in reached:
+        return None
+    paths: list[str] = []
+    while size:
+        paths.append(came_from[size].path)
+        size = came_from[size].offset
+    return tuple(reversed(paths))

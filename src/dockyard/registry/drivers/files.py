@@ -4,7 +4,8 @@
     ROOT/uploads/<upload id>               as long as the database says; longer only if a crash cut an acknowledgement
 
 Hashing and writing happen in one lane of threads, a piece ahead of the socket, so a push costs one pass over its bytes.
-Several replicas on one machine or one shared file system may use the same ROOT.
+Several replicas on one machine or one shared file system may use the same ROOT: who writes to an upload holds its lock
+(flock), and a hash that was kept is believed only while nobody else has touched the file since.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -48,11 +51,28 @@ def _translated(error: OSError) -> Exception:
     return STORE_FAILED(reason=error.strerror or str(error))
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The hash of an upload's first `size` bytes, true as long as the file's time of change is `touched`."""
+
+    hasher: _Hash
+    size: int
+    touched: int
+
+
+def _lock(fd: int) -> None:
+    """Raises UPLOAD_INVALID while another process holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UPLOAD_INVALID(reason="another replica is writing to this upload") from None
+
+
 class FileStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lane = ThreadPoolExecutor(_LANES, thread_name_prefix="registry-blobs")
-        self._states: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
+        self._states: OrderedDict[str, _State] = OrderedDict()
         for part in ("blobs", "uploads"):
             (root / part).mkdir(parents=True, exist_ok=True)
         seen = os.statvfs(root)
@@ -91,46 +111,56 @@ class FileStore:
     async def begin(self, upload: str, offset: int, algorithm: str) -> FileIngest:
         def open_at() -> int:
             fd = os.open(self._upload(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            size = os.fstat(fd).st_size
-            if size < offset:
+            try:
+                _lock(fd)
+                size = os.fstat(fd).st_size
+                if size < offset:
+                    raise UPLOAD_INVALID(reason=f"{offset - size} acknowledged bytes are missing; start again")
+            except BaseException:
                 os.close(fd)
-                raise UPLOAD_INVALID(reason=f"{offset - size} acknowledged bytes are missing; start again")
-            if size > offset:
-                os.ftruncate(fd, offset)
-            os.lseek(fd, offset, os.SEEK_SET)
+                raise
             return fd
 
-        hasher, hashed = self._states.pop(upload, (None, -1))
+        fd = await self.run(open_at)
+        known = self._states.pop(upload, None)
+        hasher: _Hash | None = None
         if offset == 0:
             hasher = hashlib.new(algorithm)
-        elif hashed != offset:
-            hasher = None
-        return FileIngest(self, upload, await self.run(open_at), offset, hasher)
+        elif known is not None and known.size == offset and known.touched == os.fstat(fd).st_mtime_ns:
+            hasher = known.hasher
+        return FileIngest(self, upload, fd, offset, hasher)
 
-    def keep_state(self, upload: str, hasher: _Hash, size: int) -> None:
-        self._states[upload] = (hasher, size)
+    def keep_state(self, upload: str, state: _State) -> None:
+        self._states[upload] = state
         while len(self._states) > _STATES:
             self._states.popitem(last=False)
 
     async def digest(self, upload: str, algorithm: str, size: int) -> str:
-        hasher, hashed = self._states.get(upload, (None, -1))
-        if hasher is not None and hashed == size and hasher.name == algorithm:
-            return f"{algorithm}:{hasher.hexdigest()}"
+        known = self._states.get(upload)
 
-        def read_back() -> str:
+        def find() -> _State:
             try:
                 file = self._upload(upload).open("rb")
             except FileNotFoundError:  # a crash came between its move and the record
                 raise UPLOAD_INVALID(reason="acknowledged bytes are missing; start again") from None
             with file:
-                if os.fstat(file.fileno()).st_size > size:
+                _lock(file.fileno())
+                seen = os.fstat(file.fileno())
+                same = known is not None and (known.size, known.touched) == (size, seen.st_mtime_ns)
+                if known is not None and same and known.hasher.name == algorithm:
+                    return known
+                if seen.st_size > size:
                     os.truncate(self._upload(upload), size)
-                return hashlib.file_digest(file, algorithm).hexdigest()
+                hasher = hashlib.file_digest(file, algorithm)
+                return _State(hasher, size, os.fstat(file.fileno()).st_mtime_ns)
 
-        return f"{algorithm}:{await self.run(read_back)}"
+        state = await self.run(find)
+        self.keep_state(upload, state)
+        return f"{algorithm}:{state.hasher.hexdigest()}"
 
     async def commit(self, upload: str, digest: str) -> str:
         location = new_location(digest)
+        known = self._states.get(upload)
 
         def move() -> None:
             target = self.root / "blobs" / location
@@ -139,8 +169,11 @@ class FileStore:
                 _sync_directory(target.parent.parent)
             source = self._upload(upload)
             with source.open("rb+") as file:
+                _lock(file.fileno())
+                if known is None or os.fstat(file.fileno()).st_mtime_ns != known.touched:
+                    raise UPLOAD_INVALID(reason="somebody else wrote to this upload; try again")
                 os.fsync(file.fileno())
-            source.rename(target)
+                source.rename(target)
             _sync_directory(target.parent)
 
         await self.run(move)
@@ -209,6 +242,7 @@ class FileIngest:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._job: asyncio.Future[None] | None = None
+        self._touched = False
 
     async def write(self, data: bytes) -> None:
         self._held.append(data)
@@ -229,6 +263,10 @@ class FileIngest:
 
     def _put(self, pieces: list[bytes]) -> None:
         self._store.need_room(sum(map(len, pieces)))
+        if not self._touched:  # only now: the caller has looked into the database once more since it holds the lock
+            os.ftruncate(self._fd, self._begin)
+            os.lseek(self._fd, self._begin, os.SEEK_SET)
+            self._touched = True
         for piece in pieces:
             view = memoryview(piece)
             while view:
@@ -242,14 +280,16 @@ class FileIngest:
         await self._settle()
         await self._store.run(os.fsync, self._fd)
         if self._hasher is not None:
-            self._store.keep_state(self._upload, self._hasher, self._size)
+            state = _State(self._hasher, self._size, os.fstat(self._fd).st_mtime_ns)
+            self._store.keep_state(self._upload, state)
         return self._size
 
     async def drop(self) -> None:
         self._held, self._held_bytes = [], 0
         with contextlib.suppress(Exception):  # a job that failed is why we are here
             await self._settle()
-        await self._store.run(os.ftruncate, self._fd, self._begin)
+        if self._touched:
+            await self._store.run(os.ftruncate, self._fd, self._begin)
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):  # its error was raised by write or sync already, or nobody acknowledges
