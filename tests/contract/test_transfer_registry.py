@@ -317,6 +317,39 @@ async def test_a_cut_download_goes_on_where_it_stopped(registry: str, proxy: Fro
     assert ranges[-2:] == ["bytes=100000-", "bytes=150000-"]
 
 
+async def test_a_download_goes_on_after_the_daemon_was_killed(
+    registry: str, proxy: Front, machines: Any, tmp_path: Path
+) -> None:
+    one = machines()
+    ref = one.make(f"{registry}/again/app:1", [os.urandom(9_000_000)])
+    await one.push(ref)
+    through = parse_reference(f"{proxy.host}/again/app:1")
+    for damage in (False, True):
+        two = machines(max_download_attempts=1)
+        root = tmp_path / f"state-{damage}"
+        root.mkdir()
+        proxy.faults[:] = [Fault("/blobs/", skip=1, cut_after=5_000_000)]
+        two.transfer = Transfer(Settings(max_download_attempts=1), two.store, root)
+        with pytest.raises(Unavailable):
+            await two.pull(through)
+        (kept,) = (root / "partial").iterdir()
+        assert 4_000_000 < kept.stat().st_size <= 5_000_000
+        size = kept.stat().st_size
+        if damage:
+            kept.write_bytes(bytes(size))
+        two.transfer.close()
+        before = len(proxy.requests("/blobs/"))
+        two.transfer = Transfer(Settings(), two.store, root)  # a new daemon over the same root
+        try:
+            await two.pull(through)
+        finally:
+            two.transfer.close()
+        assert two.store.image_id(through) == one.store.image_id(ref)
+        ranges = [headers.get("range") for headers in proxy.requests("/blobs/")[before:]]
+        assert ranges == [None, f"bytes={size}-", *([None] if damage else [])]
+        assert list((root / "partial").iterdir()) == []
+
+
 async def test_a_registry_without_ranges_is_skipped_forward(registry: str, proxy: Front, machines: Any) -> None:
     one = machines()
     ref = one.make(f"{registry}/norange/app:1", [os.urandom(300_000)])

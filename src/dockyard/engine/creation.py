@@ -91,7 +91,7 @@ class Creation:
         faultpoint("create.recorded")
         directory = kit.directory(record.id)
         directory.mkdir(mode=0o710, parents=True)
-        await kit.rootfs.prepare(record.id, record.image_id)
+        await kit.rootfs.prepare(record.id, record.image_id, durable=not record.host.auto_remove)
         faultpoint("create.rootfs")
         record = record.replace(mounts=tuple([await kit.volumes.ensure(point, record.id) for point in record.mounts]))
         faultpoint("create.volumes")

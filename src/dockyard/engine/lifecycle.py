@@ -424,7 +424,7 @@ async def remove_locked(container: Container, *, volumes: bool, silent: bool = F
     await kit.volumes.release(record.id)
     faultpoint("remove.volumes")
     await asyncio.to_thread(_remove_directory, container)
-    kit.store.delete(record.id)
+    kit.store.delete(record)
     kit.containers.pop(record.id, None)
     faultpoint("remove.forgotten")
     if not silent:

@@ -266,9 +266,13 @@ class Controller:
         return [network for network, _ in self._shown(container)]
 
     async def connect(
-        self, container: str, name: str, ref: str, wish: EndpointSettings, spec: SandboxSpec | None = None
-    ) -> Endpoint:
-        """Records an endpoint; with ``spec`` (the container runs) it is joined at once."""
+        self, container: str, name: str, ref: str, wish: EndpointSettings, spec: SandboxSpec | None = None,
+        *, fleeting: bool = False,
+    ) -> Endpoint:  # fmt: skip
+        """Records an endpoint; with ``spec`` (the container runs) it is joined at once. ``fleeting``: the container goes
+        with the boot."""
+        if fleeting:
+            self._records.fleeting.add(container)
         network = self.network(ref)
         if network.config_only:
             raise errors.CONFIG_ONLY(name=network.name)
@@ -306,6 +310,7 @@ class Controller:
     async def forget(self, container: str) -> None:
         await self.teardown(container)
         self._records.drop(self._records.of(container))
+        self._records.fleeting.discard(container)
 
     async def rename(self, container: str, name: str) -> None:
         changed = []

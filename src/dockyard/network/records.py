@@ -24,6 +24,8 @@ class Records:
         self._in: dict[str, dict[str, Endpoint]] = {}
         self.ledger = Ledger()
         self._directory: Directory | None = None
+        self.fleeting: set[str] = set()
+        """Containers that go with the boot: their endpoints need not survive a loss of power."""
         for endpoint in self._store.endpoints():
             self._index(endpoint)
 
@@ -57,7 +59,8 @@ class Records:
 
     def put(self, endpoints: Iterable[Endpoint], sandbox: Sandbox | None = None) -> None:
         rows = list(endpoints)
-        self._store.put(rows, sandbox)
+        # A sandbox goes with the boot: what is known of its endpoints without it was recorded before.
+        self._store.put(rows, sandbox, durable=sandbox is None and not self._all_fleeting(rows))
         for endpoint in rows:
             self._index(endpoint)
         if sandbox is not None:
@@ -66,7 +69,7 @@ class Records:
 
     def drop(self, endpoints: Iterable[Endpoint] = (), sandbox: str = "") -> None:
         rows = list(endpoints)
-        self._store.delete(rows, sandbox)
+        self._store.delete(rows, sandbox, durable=not self._all_fleeting(rows))
         for endpoint in rows:
             if (known := self.endpoints.pop(endpoint.id, None)) is not None:
                 self.ledger.drop(known)
@@ -74,6 +77,9 @@ class Records:
             self._in.get(endpoint.network, {}).pop(endpoint.id, None)
         self.sandboxes.pop(sandbox, None)
         self._directory = None
+
+    def _all_fleeting(self, endpoints: Iterable[Endpoint]) -> bool:
+        return all(endpoint.container in self.fleeting for endpoint in endpoints)
 
     def leave(self, container: str, endpoints: Iterable[Endpoint]) -> None:
         """The sandbox ends and its endpoints are as given, in one transaction."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from dockyard.lib.durable import commits
 from dockyard.network.model import Endpoint, Network, Sandbox
 
 _SCHEMA = """
@@ -56,21 +57,21 @@ class NetworkStore:
     def delete_network(self, network_id: str) -> None:
         self._db.execute("DELETE FROM networks WHERE id = ?", (network_id,))
 
-    def put(self, endpoints: Iterable[Endpoint], sandbox: Sandbox | None = None) -> None:
-        with self._transaction():
+    def put(self, endpoints: Iterable[Endpoint], sandbox: Sandbox | None = None, *, durable: bool = True) -> None:
+        with commits(self._db, durable=durable), self._transaction():
             self._write(endpoints)
             if sandbox is not None:
                 row = (sandbox.container, _encode(sandbox))
                 self._db.execute("INSERT OR REPLACE INTO sandboxes VALUES (?, ?)", row)
 
-    def delete(self, endpoints: Iterable[Endpoint] = (), sandbox: str = "") -> None:
-        with self._transaction():
+    def delete(self, endpoints: Iterable[Endpoint] = (), sandbox: str = "", *, durable: bool = True) -> None:
+        with commits(self._db, durable=durable), self._transaction():
             self._db.executemany("DELETE FROM endpoints WHERE id = ?", [(item.id,) for item in endpoints])
             if sandbox:
                 self._db.execute("DELETE FROM sandboxes WHERE container = ?", (sandbox,))
 
     def leave(self, container: str, endpoints: Iterable[Endpoint]) -> None:
-        with self._transaction():
+        with commits(self._db, durable=False), self._transaction():
             self._write(endpoints)
             self._db.execute("DELETE FROM sandboxes WHERE container = ?", (container,))
 

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dockyard.lib.durable import commits
+
 from .errors import DISK_FULL
 
 SCHEMA_VERSION = 1
@@ -84,10 +86,11 @@ class Database:
     def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         return self._connection.execute(sql, values).fetchall()
 
-    def execute(self, sql: str, *values: object) -> int:
+    def execute(self, sql: str, *values: object, durable: bool = True) -> int:
         """One statement, committed by itself outside a transaction; the number of rows it changed."""
         try:
-            return self._connection.execute(sql, values).rowcount
+            with commits(self._connection, durable=durable):
+                return self._connection.execute(sql, values).rowcount
         except sqlite3.OperationalError as error:
             raise _translated(error) from None
 

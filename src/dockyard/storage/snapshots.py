@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class SnapshotStore:
         self._trash = trash
         self._snapshots: dict[str, Snapshot] = {}
         self._mounted: set[str] = set()
+        self._fleeting: set[str] = set()
         for key, diff_ids, parent, labels in db.rows("SELECT key, diff_ids, parent, labels FROM snapshots"):
             layer_ids = tuple(Digest(item) for item in str(diff_ids).split())
             above = None if parent is None else str(parent)
@@ -64,11 +66,12 @@ class SnapshotStore:
 
     def prepare(
         self, key: str, diff_ids: Sequence[Digest], parent: str | None = None, labels: Mapping[str, str] | None = None,
-        *, transient: bool = False,
+        *, transient: bool = False, durable: bool = True,
     ) -> Snapshot:  # fmt: skip
         """A new snapshot. With ``parent`` the layers are the parent's and its upper directory lies above them; the
         parent must not change afterwards. A ``transient`` one has no record: it costs no sync of the disk, and what a
-        crash leaves of it is swept at open."""
+        crash leaves of it is swept at open. The record of one that is not ``durable`` survives a killed daemon, but not
+        for certain a loss of power."""
         if not _KEY.match(key):
             raise BAD_KEY(key=key[:200])
         if key in self._snapshots:
@@ -77,10 +80,12 @@ class SnapshotStore:
         for diff_id in layers:
             self._layers.get(diff_id)
         snapshot = Snapshot(key, layers, parent, dict(labels or {}))
+        if not durable:
+            self._fleeting.add(key)
         if not transient:
             self._db.execute(
                 "INSERT INTO snapshots(key, diff_ids, parent, labels) VALUES (?,?,?,?)",
-                key, " ".join(layers), parent, msgspec.json.encode(snapshot.labels).decode(),
+                key, " ".join(layers), parent, msgspec.json.encode(snapshot.labels).decode(), durable=durable,
             )  # fmt: skip
         self._snapshots[key] = snapshot
         self._make_directories(snapshot)
@@ -130,10 +135,14 @@ class SnapshotStore:
 
     def mount(self, key: str, *, volatile: bool = False) -> Path:
         """Mounted root file system; a second call changes nothing. ``volatile`` skips every sync of overlayfs: right
-        for what is thrown away (build steps), wrong for containers, which would not mount again after a crash."""
+        for what is thrown away (build steps, and what is not durable), wrong for other containers, which would not mount
+        again after a crash."""
         snapshot = self.get(key)
         base = f"{self.directory}/{key}"
+        volatile = volatile or key in self._fleeting
         if key not in self._mounted:
+            if volatile:  # the mark of an earlier mount, which was undone in an orderly way or whose content may be lost
+                shutil.rmtree(f"{base}/work/work/incompat", ignore_errors=True)
             try:
                 kmount.mount_overlay(
                     f"{base}/merged", self.lowers(snapshot), f"{base}/upper", f"{base}/work",
@@ -165,7 +174,8 @@ class SnapshotStore:
         children = [other.key for other in self._snapshots.values() if other.parent == key]
         if children:
             raise SNAPSHOT_BUSY(key=key, cause=f"snapshot {children[0]} stands on it")
-        self._db.execute("DELETE FROM snapshots WHERE key=?", key)
+        self._db.execute("DELETE FROM snapshots WHERE key=?", key, durable=key not in self._fleeting)
+        self._fleeting.discard(key)
         del self._snapshots[key]
         self._mounted.discard(key)
         self._trash.put(self.directory / key)

@@ -347,12 +347,12 @@ class Store:
 
     def prepare(
         self, key: str, image: str | None = None, *, parent: str | None = None, layers: Sequence[Digest] = (),
-        labels: Mapping[str, str] | None = None, transient: bool = False,
+        labels: Mapping[str, str] | None = None, transient: bool = False, durable: bool = True,
     ) -> Snapshot:  # fmt: skip
         """A writable snapshot over an image, over bare layers, over another snapshot, or over nothing. A ``transient``
         one does not outlive the process (a step of a build)."""
         diff_ids = self.images.get(image).diff_ids if image is not None else tuple(layers)
-        return self.snapshots.prepare(key, diff_ids, parent, labels, transient=transient)
+        return self.snapshots.prepare(key, diff_ids, parent, labels, transient=transient, durable=durable)
 
     def mount(self, key: str, *, volatile: bool = False) -> Path:
         """The root file system's path, mounted; idempotent."""

@@ -17,6 +17,7 @@ from .cancel import Cancel
 from .errors import BLOB_MISMATCH, BROKEN_STREAM
 from .feed import Feed
 from .manifests import Descriptor
+from .partial import Partial, Partials
 from .ports import ImageStore
 from .repository import Repository
 
@@ -42,13 +43,15 @@ class BlobReader:
     """
 
     def __init__(
-        self, sources: Sequence[Repository], blob: Descriptor, feed: Feed, cancel: Cancel, attempts: int
-    ) -> None:
+        self, sources: Sequence[Repository], blob: Descriptor, feed: Feed, cancel: Cancel, attempts: int,
+        partial: Partial | None = None,
+    ) -> None:  # fmt: skip
         self._sources = list(sources)
         self._blob = blob
         self._feed = feed
         self._cancel = cancel
         self._attempts = attempts
+        self._partial = partial
         self._id = short_id(blob.digest)
         self._offset = 0
         self._failed = 0
@@ -82,6 +85,8 @@ class BlobReader:
             self._response = None
 
     def _some(self, size: int) -> bytes:
+        if self._partial is not None and (kept := self._partial.read(size)):
+            return kept
         if self._response is None:
             if self._offset == self._blob.size > 0:
                 return b""
@@ -93,6 +98,8 @@ class BlobReader:
             raise ConnectionError(str(error)) from error
         if not data and self._offset < self._blob.size:
             raise ConnectionError(f"unexpected EOF after {self._offset} of {self._blob.size} bytes")
+        if self._partial is not None and data:
+            self._partial.write(data)
         return data
 
     def _open(self) -> BaseHTTPResponse:
@@ -125,29 +132,41 @@ class BlobReader:
 
 def download(
     sources: Sequence[Repository], layer: Descriptor, diff_id: Digest, store: ImageStore, feed: Feed, cancel: Cancel,
-    attempts: int,
+    attempts: int, partials: Partials,
 ) -> None:  # fmt: skip
-    """One layer into the store. A source with wrong bytes (a bad mirror) does not stop it while there is another."""
-    for place in range(len(sources)):
-        reader = BlobReader(sources[place:], layer, feed, cancel, attempts)
+    """One layer into the store. A source with wrong bytes (a bad mirror) does not stop it while there is another; what
+    an earlier pull left may be wrong too, and is then fetched from the first byte."""
+    place = 0
+    while True:
+        partial = partials.open(layer)
+        resumed = partial is not None and partial.size > 0
+        reader = BlobReader(sources[place:], layer, feed, cancel, attempts, partial)
         try:
             store.ingest_layer(reader, layer.digest, layer.size, diff_id)
         except (DataLoss, InvalidParameter) as error:
-            if place == len(sources) - 1:
+            if partial is not None:
+                partial.drop()
+            if not resumed and place == len(sources) - 1:
                 raise
             log.warning("%s from %s is damaged: %s", layer.digest, sources[place].session.endpoint.host, error)
+            place += not resumed
         else:
+            if partial is not None:
+                partial.drop()
             feed.state("Verifying Checksum", short_id(layer.digest))
             feed.state("Download complete", short_id(layer.digest))
             return
         finally:
             reader.close()
+            if partial is not None:
+                partial.close()
 
 
 class Downloads:
     """All layer downloads of the daemon: bounded, and each layer is fetched once however many pulls want it."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, partials: Partials | None = None) -> None:
+        self.partials = partials or Partials(None)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="download")
         self._lock = threading.Lock()
         self._running: dict[Digest, Future[None]] = {}

@@ -156,7 +156,7 @@ class Pull:
     def _settle(self, sources: list[Repository], layer: Descriptor, diff_id: Digest) -> None:
         self._cancel.check()
         if not self._store.has_layer(diff_id):
-            download(sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts)
+            download(sources, layer, diff_id, self._store, self._feed, self._cancel, self._attempts, self._downloads.partials)
         # The store unpacked while the bytes came in: one object tells old clients that this phase is over.
         self._feed.count("Extracting", short_id(layer.digest), layer.size, layer.size, final=True)
         self._feed.state("Pull complete", short_id(layer.digest))

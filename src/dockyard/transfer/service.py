@@ -21,6 +21,7 @@ from .errors import PUSH_BY_DIGEST
 from .feed import Feed
 from .manifests import parse_platform
 from .model import ANONYMOUS, ANY_ROW, Auth, Context, LoginResult, Progress, SearchFilter, SearchRow
+from .partial import Partials
 from .ports import ImageStore
 from .pull import Pull
 from .push import Push
@@ -37,7 +38,8 @@ T = TypeVar("T")
 
 
 class Transfer:
-    """Made on the event loop; one per daemon. ``root`` holds transfer.db; None keeps the records in memory."""
+    """Made on the event loop; one per daemon. ``root`` holds transfer.db and what cut downloads
+    left; None keeps the records in memory."""
 
     def __init__(self, settings: Settings, store: ImageStore, root: Path | None = None) -> None:
         self._settings = settings
@@ -45,7 +47,7 @@ class Transfer:
         self._transport = Transport(settings)
         self._tokens = TokenCache()
         self._records = Records(root / "transfer.db" if root else None)
-        self._downloads = Downloads(settings.max_concurrent_downloads)
+        self._downloads = Downloads(settings.max_concurrent_downloads, Partials(root / "partial" if root else None))
         self._uploads = ThreadPoolExecutor(settings.max_concurrent_uploads, thread_name_prefix="upload")
         self._operations = ThreadPoolExecutor(MAX_OPERATIONS, thread_name_prefix="transfer")
 

@@ -51,7 +51,8 @@ class NetworkAdapter:
         for network_id, wish in named.items():
             if network_id == primary.id and not wish.mac_address and record.config.mac_address:
                 wish = wish.replace(mac_address=record.config.mac_address)
-            await self._controller.connect(record.id, record.name, network_id, wish)
+            fleeting = record.host.auto_remove
+            await self._controller.connect(record.id, record.name, network_id, wish, fleeting=fleeting)
 
     async def forget(self, container_id: str) -> None:
         await self._controller.forget(container_id)

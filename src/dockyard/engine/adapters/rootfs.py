@@ -32,8 +32,8 @@ class RootfsAdapter:
         platform = "/".join(filter(None, (document.os, document.architecture, document.variant)))
         return ImageInfo(image.id, config, platform, image.repo_tags)
 
-    async def prepare(self, container_id: str, image_id: str) -> None:
-        self._store.prepare(container_id, image_id or None)
+    async def prepare(self, container_id: str, image_id: str, *, durable: bool) -> None:
+        self._store.prepare(container_id, image_id or None, durable=durable)
 
     async def remove(self, container_id: str) -> None:
         for key in (container_id, *self._image_mounts(container_id)):
