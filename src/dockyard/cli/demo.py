@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dockyard.cli.demo_doctor import DemoDoctor
 from dockyard.cli.demo_registry import DemoRegistry
 
 ROOT = Path("/var/lib/dockyard/demo")
@@ -124,6 +125,13 @@ class Demo:
             url = f"http://127.0.0.1:{EXAMPLE_PORT}/"
             for _ in range(4):
                 print(f"     GET {url} -> {self._fetch(url, 'visits')}")
+        doctor = DemoDoctor(self.run, self.say.command, self.say.output, self.environ, f"http://127.0.0.1:{EXAMPLE_PORT}/")
+        with self.say.step("Break it: a script of the host takes the network's bridge down"):
+            doctor.bridge_down()
+        with self.say.step("Break it: a limit of processes that is too small"):
+            doctor.no_processes()
+        with self.say.step("Break it: the wrong port in -p"):
+            doctor.wrong_port()
         with self.say.step("Take it away"):
             self.script("down")
             self.run("ps", "-a")
@@ -156,7 +164,7 @@ class Demo:
 
     def clean(self) -> None:
         """Leftovers of an earlier, interrupted run."""
-        for name in ("demo-build", "demo-web"):
+        for name in ("demo-build", "demo-web", "demo-second"):
             subprocess.run([*self.cli, "rm", "-f", name], env=self.environ, capture_output=True)
         environ = {**self.environ, "DOCKER": " ".join(self.cli)}
         subprocess.run([EXAMPLE / "down"], env=environ, capture_output=True)

@@ -87,7 +87,8 @@ def concerns(found: Finding, subject: str, view: View) -> bool:
         if match is None:
             return False
         own = {match.id, *(str(value.get("NetworkID", "")) for value in match.networks.values())}
-        return bool(own & set(found.affects)) or (found.object.kind in ("host", "engine") and not found.affects)
+        around = found.object.kind in ("host", "engine") and not found.affects and found.severity is Severity.FAULT
+        return bool(own & set(found.affects)) or around
     if kind == "network":
         match_ids = {network.id for network in view.networks if name in (network.name, network.id[:12], network.id)}
         return bool(match_ids & set(found.affects)) or (found.object.kind == "host" and found.id.startswith("NET"))
