@@ -111,7 +111,10 @@ def run_suite(suite: Suite, engine: PrivateEngine, *, only: str = "") -> Report:
         f"--timeout={TEST_LIMIT}", f"--junitxml={results}", "-k", f"({only}) and ({deselect})" if only else deselect,
         *suite.tests,
     ]  # fmt: skip
-    environ = os.environ | {"DOCKER_HOST": engine.host, "TESTCONTAINERS_RYUK_DISABLED": "true", "TC_HOST": "127.0.0.1"}
+    environ = os.environ | {
+        "DOCKER_HOST": engine.host, "TESTCONTAINERS_RYUK_DISABLED": "true",
+        "TESTCONTAINERS_CONNECTION_MODE": "docker_host",  # published ports are on this namespace's loopback
+    }  # fmt: skip
     if suite.api:
         environ["DOCKER_TEST_API_VERSION"] = min(suite.api, engine.newest_api, key=lambda text: int(text.split(".")[1]))
     with (engine.root / f"{suite.name}.log").open("wb") as log:
