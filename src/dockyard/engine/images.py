@@ -90,7 +90,7 @@ class Images:
         base = f"{self._store.root}/layers"
         return {
             "Id": image.id, "RepoTags": list(image.repo_tags), "RepoDigests": list(image.repo_digests),
-            "Parent": image.parent or "", "Comment": raw.get("comment", ""), "Created": document.created or "",
+            "Parent": image.parent or "", "Comment": _comment(raw), "Created": document.created or "",
             "DockerVersion": raw.get("docker_version", ""), "Author": document.author,
             "Container": raw.get("container", ""), "ContainerConfig": raw.get("container_config"),
             "Config": document.config or {}, "Architecture": document.architecture, "Os": document.os,
@@ -253,6 +253,12 @@ class Images:
         for row in rows:
             row["SharedSize"] = usage.images.get(row["Id"], (0, 0))[1]
         return {"LayersSize": usage.layers_size, "Images": rows}
+
+
+def _comment(config: Json) -> str:
+    """The image's, or that of its last step: OCI has no other place for it (as in moby)."""
+    history = config.get("history") or [{}]
+    return str(config.get("comment") or history[-1].get("comment") or "")
 
 
 def _named(repo: str, tag: str) -> ImageRef:
