@@ -189,6 +189,16 @@ async def test_an_attach_without_stream_is_the_past_alone(world: World) -> None:
         assert b"".join([frame.data async for frame in stream.frames()]) == b"hello\n"
 
 
+async def test_statistics_end_with_the_container(world: World) -> None:
+    await world.create("top", name="one")
+    await world.containers.start("one")
+    stream = await world.containers.stats("one", stream=True, one_shot=True)
+    assert (await anext(stream))["name"] == "/one"
+    await world.containers.remove("one", volumes=False, link=False, force=True)
+    async with asyncio.timeout(5):
+        assert [row async for row in stream] == []
+
+
 async def test_a_link_is_removed_by_its_name(world: World) -> None:
     await world.create("top", name="db")
     await world.create("top", name="web", links=["db:store", "db:other"])

@@ -17,22 +17,27 @@ Json = dict[str, Any]
 
 
 async def samples(kit: Kit, container: Container, *, stream: bool, one_shot: bool) -> AsyncIterator[Json]:
-    """One sample, or one a second. A stopped container gives a row of zeros, as the CLI draws it."""
-    previous = None if one_shot else await _sample(kit, container)
-    while True:
-        if previous is not None:
-            await asyncio.sleep(INTERVAL)
-        current = await _sample(kit, container)
-        before = previous or {}
-        yield current | {
-            "precpu_stats": before.get("cpu_stats", {"cpu_usage": {"total_usage": 0}, "throttling_data": {}}),
-            "preread": before.get("read", clock.ZERO),
-        }
-        if not stream:
-            return
-        previous = current
-        if container.record.id not in kit.containers:
-            return
+    """One sample, or one a second until the container is removed. A stopped container gives a row of zeros, as the CLI
+    draws it."""
+    gone = container.wait("removed")
+    try:
+        previous = None if one_shot else await _sample(kit, container)
+        while True:
+            if previous is not None:
+                await asyncio.wait({gone}, timeout=INTERVAL)
+            if stream and gone.done():
+                return
+            current = await _sample(kit, container)
+            before = previous or {}
+            yield current | {
+                "precpu_stats": before.get("cpu_stats", {"cpu_usage": {"total_usage": 0}, "throttling_data": {}}),
+                "preread": before.get("read", clock.ZERO),
+            }
+            if not stream:
+                return
+            previous = current
+    finally:
+        gone.cancel()
 
 
 async def _sample(kit: Kit, container: Container) -> Json:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -69,10 +70,15 @@ def result_file(suite: str, engine: str) -> Path:
 def save(report: Report, file: Path) -> None:
     """One line per test, so that a difference between two runs can be read."""
     rows = sorted(report.outcomes, key=lambda outcome: outcome.test)
-    head = {"suite": report.suite, "engine": report.engine, "machine": platform.platform(), "date": time.strftime("%F")}
+    head = {"suite": report.suite, "engine": report.engine, "machine": _machine(), "date": time.strftime("%F")}
     lines = ",\n".join(json.dumps([row.test, row.result, row.reason]) for row in rows)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(head)[:-1] + f', "outcomes": [\n{lines}\n]}}\n')
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    return f"Linux {'.'.join(platform.release().split('.')[:2])}, {os.cpu_count()} CPUs, {memory} GB"
 
 
 def load(file: Path) -> Report:
