@@ -159,6 +159,22 @@ async def test_expect_100_continue_is_sent_when_the_body_is_wanted(tmp_path: Pat
         writer.close()
 
 
+async def test_a_stream_that_reads_the_body_invites_it_before_its_own_head(tmp_path: Path) -> None:
+    """curl loads an image so: the 100 came between two chunks of the answer."""
+
+    async def chunks(request: Request) -> AsyncIterator[bytes]:
+        yield b"got "
+        yield await request.body()
+
+    async with serving(tmp_path, lambda r: StreamResponse(200, {}, chunks(r))) as rig:
+        reader, writer = await rig.connect()
+        writer.write(b"POST /load HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert (await response(reader))[0] == 100
+        writer.write(b"hi")
+        assert (await response(reader))[::2] == (200, b"got hi")
+        writer.close()
+
+
 async def test_a_late_body_and_the_next_request_in_one_packet(tmp_path: Path) -> None:
     """The answer goes out before the body comes; the body then arrives glued to the next head."""
     async with serving(tmp_path, lambda r: Response(200, {}, r.path.encode())) as rig:

@@ -398,6 +398,8 @@ class Connection(asyncio.Protocol):
         if not answer.counted and not chunked:
             request.keep_alive = False
         extra = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        if self._expect and answer.status < 400:
+            self.body_wanted()  # the stream may read the body while it runs: its 100 must not come between two chunks
         write = self._transport.write
         write(self._head(request, answer.line, answer.block, extra))
         if request.method != "HEAD":
