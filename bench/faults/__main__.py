@@ -85,8 +85,9 @@ def run_cases(lab: Lab, cases: list[Case], *, cure: bool) -> list[dict[str, Any]
 
 
 def snapshot(lab: Lab) -> str:
-    """What a read-only run must leave as it is, counters left out."""
-    return lab.sh("nft -s list ruleset; ip -o link; ip -o addr; ip route; ip neigh show nud permanent; "
+    """What a read-only run must leave as it is, without what moves by itself: counters, link states, IPv6 detection."""
+    return lab.sh("nft -s list ruleset; ip -o link | sed 's/<[^>]*>//; s/ state [A-Z]*//'; ip -4 -o addr; ip route; "
+                  "ip neigh show nud permanent; "
                   "sysctl -a -r 'net.ipv4.(ip_forward|conf)' 2>/dev/null; cut -d' ' -f4-6 /proc/self/mountinfo; "
                   "ls -la /etc/docker")  # fmt: skip
 
