@@ -10,7 +10,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,11 +150,15 @@ async def test_a_client_that_leaves_ends_its_step(builder: BuildClient, tmp_path
                 data = await exchange.recv()
                 assert data is not None
                 seen += b"".join(row.msg for row in control_pb2.StatusResponse.FromString(data).logs)
-        assert _running(b"sleep\x00300.0625")
+        await _until(lambda: _running(b"sleep\x00300.0625"))
     building.cancel()
     await asyncio.gather(building, return_exceptions=True)
+    await _until(lambda: not _running(b"sleep\x00300.0625"))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(LIMIT):
-        while _running(b"sleep\x00300.0625"):  # noqa: ASYNC110 - the end of another process
+        while not condition():  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.05)
 
 
