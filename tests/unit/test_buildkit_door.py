@@ -107,7 +107,7 @@ class MemoryImages:
     def take_back(self, reference: str) -> None:
         self.lent.pop()
 
-    async def save(self, result: Result, names: Sequence[str]) -> AsyncIterator[bytes]:
+    async def save(self, result: Result, names: Sequence[str], attestations: Sequence[Any]) -> AsyncIterator[bytes]:
         for _ in range(40):
             yield b"x" * 50_000
         yield ",".join(names).encode()

@@ -196,6 +196,22 @@ async def test_provenance_names_the_base_and_hides_arguments(builder: BuildClien
     assert b"hush" not in text
 
 
+async def test_an_oci_archive_carries_the_sbom_that_was_asked_for(builder: BuildClient, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY status /var/lib/dpkg/status\n")
+    (tmp_path / "status").write_text("Package: listed\nStatus: install ok installed\nVersion: 4.2\n")
+    opts = {"attest:sbom": "generator=docker/buildkit-syft-scanner:stable-1"}
+    async with client(builder, tmp_path) as made:
+        await made.build(opts, [("oci", {"name": "listed:1"})])
+        with pytest.raises(RpcError, match=r"pushing attestations .* is not implemented"):
+            await made.build(opts, [("moby", {"name": "listed:1", "push": "true"})])
+    with tarfile.open(fileobj=io.BytesIO(made.outputs[0])) as archive:
+        blobs = [archive.extractfile(member) for member in archive if member.isreg()]
+        texts = [blob.read() for blob in blobs if blob is not None]
+    statement = next(json.loads(text) for text in texts if text.startswith(b'{"_type"'))
+    assert statement["predicateType"] == "https://spdx.dev/Document"
+    assert [row["name"] for row in statement["predicate"]["packages"]] == ["listed"]
+
+
 async def test_http2_without_an_upgrade_and_a_session_inside_a_call(builder: BuildClient, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY f /f\n")
     (tmp_path / "f").write_text("native")

@@ -93,8 +93,8 @@ class Job:
     status: StatusLog = field(default_factory=StatusLog)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     attrs: dict[str, str] = field(default_factory=dict)
-    documents: dict[str, bytes] = field(default_factory=dict)
-    """By digest; small."""
+    documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """(predicate type, predicate) by digest; what the build attests."""
     response: dict[str, str] = field(default_factory=dict)
     error: RpcError | None = None
     pinned: bool = False
