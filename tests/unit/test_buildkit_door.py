@@ -129,7 +129,7 @@ class Rig:
         self.builder, self.images = CopyBuilder(self.root), MemoryImages()
         self.door = BuildKitDoor(
             self.builder, self.images, FACTS,  # type: ignore[arg-type]
-            spool_directory=tmp_path / "spool", socket_directory=tmp_path,
+            spool_directory=tmp_path / "spool", socket_directory=tmp_path / "sockets",
         )  # fmt: skip
         self.tasks: list[asyncio.Task[None]] = []
         self.wires: list[Any] = []
