@@ -107,7 +107,7 @@ class MemoryImages:
     def take_back(self, reference: str) -> None:
         self.lent.pop()
 
-    async def save(self, result: Result, names: Sequence[str]) -> AsyncIterator[bytes]:
+    async def save(self, result: Result, names: Sequence[str], attestations: Sequence[Any]) -> AsyncIterator[bytes]:
         for _ in range(40):
             yield b"x" * 50_000
         yield ",".join(names).encode()
@@ -129,7 +129,7 @@ class Rig:
         self.builder, self.images = CopyBuilder(self.root), MemoryImages()
         self.door = BuildKitDoor(
             self.builder, self.images, FACTS,  # type: ignore[arg-type]
-            spool_directory=tmp_path / "spool", socket_directory=tmp_path,
+            spool_directory=tmp_path / "spool", socket_directory=tmp_path / "sockets",
         )  # fmt: skip
         self.tasks: list[asyncio.Task[None]] = []
         self.wires: list[Any] = []

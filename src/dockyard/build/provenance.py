@@ -16,11 +16,10 @@ from dockyard.oci.reference import parse_reference
 
 from .model import BaseImage, Graph
 
-__all__ = ["MEDIA_TYPE", "PREDICATE_TYPE", "predicate"]
+__all__ = ["PREDICATE_TYPE", "predicate"]
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v0.2"
 BUILD_TYPE = "https://mobyproject.org/buildkit@v1"
-MEDIA_TYPE = "application/vnd.in-toto+json"
 HIDDEN = ("build-arg:", "label:", "attest:", "local-sessionid:", "sharedkey:", "input-metadata:")
 
 

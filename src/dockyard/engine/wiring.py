@@ -137,7 +137,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     hostname, here = platform.node(), host_platform(platform.machine())
     facts_of_host = HostFacts(engine_id, hostname, here, lambda: _host_gateway(controller))
     door = BuildKitDoor(
-        builder, shelf, facts_of_host, spool_directory=builder.spool, socket_directory=settings.run_dir / "build"
+        builder, shelf, facts_of_host, spool_directory=builder.spool, socket_directory=settings.run_dir / "ssh"
     )
     builds = Builds(builder, kit.events, door)
     usage = {

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from . import v1
+from .attestations import Attestation, attested_index
 from .digest import Digest, sha256_of
 from .documents import (
     INDEX_TYPES,
@@ -228,12 +229,14 @@ def blob_path(digest: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SavedImage:
-    """What save needs of an image: config bytes, (diff ID, size of the plain tar) of each layer, names to write."""
+    """What save needs of an image: config bytes, (diff ID, size of the plain tar) of each layer, names to write. With
+    attestations its names lead to an index of the image and of what is attested about it."""
 
     config: bytes
     layers: tuple[tuple[Digest, int], ...]
     names: tuple[tuple[str, str], ...]  # (full reference, familiar reference)
     created_ns: int
+    attestations: tuple[Attestation, ...] = ()
 
 
 def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
@@ -248,7 +251,10 @@ def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
         manifest = _manifest_of(image, config_digest)
         digest = sha256_of(manifest)
         documents[blob_path(digest)] = (manifest, 0)
-        descriptor = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(manifest)}
+        descriptor: dict[str, Any] = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(manifest)}
+        if image.attestations:
+            descriptor, attested = attested_index(image.config, [name for _, name in image.names], image.attestations, descriptor)
+            documents |= {blob_path(sha256_of(blob)): (blob, 0) for blob in attested}
         for full, familiar in image.names:
             tag = full.rpartition(":")[2]
             descriptors.append({**descriptor, "annotations": {NAME_ANNOTATION: full, TAG_ANNOTATION: tag}})

@@ -10,7 +10,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,11 +150,15 @@ async def test_a_client_that_leaves_ends_its_step(builder: BuildClient, tmp_path
                 data = await exchange.recv()
                 assert data is not None
                 seen += b"".join(row.msg for row in control_pb2.StatusResponse.FromString(data).logs)
-        assert _running(b"sleep\x00300.0625")
+        await _until(lambda: _running(b"sleep\x00300.0625"))
     building.cancel()
     await asyncio.gather(building, return_exceptions=True)
+    await _until(lambda: not _running(b"sleep\x00300.0625"))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(LIMIT):
-        while _running(b"sleep\x00300.0625"):  # noqa: ASYNC110 - the end of another process
+        while not condition():  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.05)
 
 
@@ -190,6 +194,22 @@ async def test_provenance_names_the_base_and_hides_arguments(builder: BuildClien
     assert [row["uri"].partition("?")[0] for row in document["materials"]] == ["pkg:docker/busybox@latest"]
     assert document["metadata"]["buildInvocationID"] == "proven"
     assert b"hush" not in text
+
+
+async def test_an_oci_archive_carries_the_sbom_that_was_asked_for(builder: BuildClient, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY status /var/lib/dpkg/status\n")
+    (tmp_path / "status").write_text("Package: listed\nStatus: install ok installed\nVersion: 4.2\n")
+    opts = {"attest:sbom": "generator=docker/buildkit-syft-scanner:stable-1"}
+    async with client(builder, tmp_path) as made:
+        await made.build(opts, [("oci", {"name": "listed:1"})])
+        with pytest.raises(RpcError, match=r"pushing attestations .* is not implemented"):
+            await made.build(opts, [("moby", {"name": "listed:1", "push": "true"})])
+    with tarfile.open(fileobj=io.BytesIO(made.outputs[0])) as archive:
+        blobs = [archive.extractfile(member) for member in archive if member.isreg()]
+        texts = [blob.read() for blob in blobs if blob is not None]
+    statement = next(json.loads(text) for text in texts if text.startswith(b'{"_type"'))
+    assert statement["predicateType"] == "https://spdx.dev/Document"
+    assert [row["name"] for row in statement["predicate"]["packages"]] == ["listed"]
 
 
 async def test_http2_without_an_upgrade_and_a_session_inside_a_call(builder: BuildClient, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dockyard.errors import System
 from dockyard.lib.clock import parse_rfc3339
 from dockyard.oci import Digest, parse_reference
 from dockyard.oci.archive import SavedImage
+from dockyard.oci.attestations import Attestation
 from dockyard.storage import Store
 from dockyard.transfer import Transfer
 
@@ -48,13 +49,15 @@ class BuildShelf:
     def take_back(self, reference: str) -> None:
         self._bases.lent.pop(reference, None)
 
-    def save(self, result: Result, names: Sequence[str]) -> AsyncGenerator[bytes, None]:
+    def save(
+        self, result: Result, names: Sequence[str], attestations: Sequence[Attestation]
+    ) -> AsyncGenerator[bytes, None]:
         refs = [parse_reference(name).with_default_tag() for name in names]
         layers = [Digest(diff_id) for diff_id in result.diff_ids]
         created = msgspec.json.decode(result.config).get("created") or ""
         image = SavedImage(
             result.config, tuple((layer, self._store.layers.get(layer).size) for layer in layers),
-            tuple((str(ref), ref.familiar) for ref in refs), parse_rfc3339(created),
+            tuple((str(ref), ref.familiar) for ref in refs), parse_rfc3339(created), tuple(attestations),
         )  # fmt: skip
         return self._store.save_unrecorded(image)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,12 +27,16 @@ THREADS = 4
 
 
 class BuildKitDoor:
-    """``spool_directory``: a disk with room for contexts; ``socket_directory``: short paths, for agents' sockets."""
+    """``spool_directory``: a disk with room for contexts; ``socket_directory``: short paths, for agents' sockets, ours
+    alone."""
 
     def __init__(
         self, builder: Builder, images: ImageShelf, facts: HostFacts, *, spool_directory: Path, socket_directory: Path
     ) -> None:
         self.sessions = Sessions()
+        socket_directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for left in socket_directory.iterdir():  # of a daemon that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._adopted: dict[asyncio.Task[None], TransportWire] = {}
         self._executor = ThreadPoolExecutor(THREADS, "buildkit")
         self._shelf = Shelf(spool_directory)

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from ...progress import Progress, VertexDone, VertexQueued, VertexStarted
 from ...proto import control_pb2
 from ...service import Result
+from .attests import asked_for, check_pushed, sbom
 from .errors import BAD_REQUEST, NOT_SERVED
 from .filesend import archive_of, send_file, send_tree
 from .jobs import Job, Outcome
@@ -38,13 +39,15 @@ def exporters_of(asked: control_pb2.SolveRequest) -> list[tuple[str, dict[str, s
 async def export(job: Job, outcome: Outcome | None) -> dict[str, str]:
     """The exporter's response. Raises NotImplementedYet, InvalidParameter, System."""
     response: dict[str, str] = {}
+    if outcome is not None:
+        await sbom(job, outcome)
     for index, (kind, attrs) in enumerate(exporters_of(job.asked)):
         _check(kind, attrs)
         if outcome is None or outcome.result is None:
             if kind in ("image", "moby") and not attrs.get("name"):
                 continue  # nothing was built (a check, an outline)
             raise BAD_REQUEST(text=f"cannot export with {kind}: the build gave no image")
-        response |= await EXPORTERS[kind](_Export(job, outcome.result, index, kind, attrs))
+        response |= await EXPORTERS[kind](_Export(job, outcome, outcome.result, index, kind, attrs))
     return response
 
 
@@ -61,8 +64,9 @@ def _check(kind: str, attrs: Mapping[str, str]) -> None:
 class _Export:
     """One exporter at work, shown as one vertex."""
 
-    def __init__(self, job: Job, result: Result, index: int, kind: str, attrs: Mapping[str, str]) -> None:
-        self.job, self.result, self.index, self.kind, self.attrs = job, result, index, kind, attrs
+    def __init__(self, job: Job, outcome: Outcome, result: Result, index: int, kind: str, attrs: Mapping[str, str]) -> None:
+        self.job, self.outcome, self.result = job, outcome, result
+        self.index, self.kind, self.attrs = index, kind, attrs
         self.builds = job.builds
         self.title = self.digest = ""
 
@@ -95,6 +99,7 @@ class _Export:
 
 
 async def _image(export: _Export) -> dict[str, str]:
+    check_pushed(export.job, push=export.attrs.get("push") in TRUE)
     async with export.vertex("exporting to image"):
         export.report("exporting layers")(0)
         image, names = await export.builds.images.register(export.result, export.names)
@@ -139,7 +144,8 @@ async def _archive(export: _Export) -> dict[str, str]:
     images = export.builds.images
     async with export.vertex(f"exporting to {export.kind} image format"):
         response = _described(export.result.image, tuple(export.names), export.result)
-        async with aclosing(images.save(export.result, export.names)) as pieces:
+        attested = await asked_for(export.job, export.outcome) if export.kind == "oci" else []
+        async with aclosing(images.save(export.result, export.names, attested)) as pieces:
             await send_file(await export.job.session(), export.index, pieces, response, export.report("sending tarball"))
         export.done("sending tarball")
     return response

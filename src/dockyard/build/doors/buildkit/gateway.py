@@ -37,7 +37,7 @@ LLB_CAPS = (
     "exec.meta.security", "exec.meta.setsdefaultpath", "exec.meta.ulimit", "exec.mount.bind", "exec.mount.cache",
     "exec.mount.cache.sharing", "exec.mount.selector", "exec.mount.tmpfs", "exec.mount.tmpfs.size", "exec.mount.secret",
     "exec.mount.ssh", "exec.secretenv", "file.base", "constraints", "platform", "meta.ignorecache", "meta.description",
-    "meta.exportcache", "exporter.multiple", "exporter.sourcedateepoch",
+    "meta.exportcache", "exporter.multiple", "exporter.sourcedateepoch", "exporter.image.attestations",
 )  # fmt: skip
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ from ...model import Request
 from ...progress import Warned
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
-from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED
+from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED, TOO_MANY
 from .expected import expected
 from .failure import build_failure
 from .frontend import check_frontend, request_of
@@ -49,6 +49,8 @@ __all__ = ["Builds", "Job", "Outcome", "definition_of", "reference_in"]
 
 WAIT_LIMIT = 10.0
 """Seconds that a call waits for the job it names: clients send both at the same time."""
+MAX_RUNNING = 1000
+MAX_OUTCOMES = 1000
 KEEP_RECORDS = 100
 KEEP_LOGS = 10
 """The newest jobs whose output can still be read."""
@@ -93,8 +95,8 @@ class Job:
     status: StatusLog = field(default_factory=StatusLog)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     attrs: dict[str, str] = field(default_factory=dict)
-    documents: dict[str, bytes] = field(default_factory=dict)
-    """By digest; small."""
+    documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """(predicate type, predicate) by digest; what the build attests."""
     response: dict[str, str] = field(default_factory=dict)
     error: RpcError | None = None
     pinned: bool = False
@@ -117,6 +119,8 @@ class Job:
     ) -> Outcome:  # fmt: skip
         """Ends with the job at the latest. Raises RpcError."""
         check_frontend(frontend, opts)
+        if len(self.outcomes) + len(self._tasks) >= MAX_OUTCOMES:
+            raise TOO_MANY(what=f"results in build {self.id[:100]}", limit=MAX_OUTCOMES)
         task = asyncio.ensure_future(self._build(dict(opts), inputs, imports))
         self._tasks.add(task)
         try:
@@ -285,6 +289,8 @@ class Builds:
         """Raises InvalidParameter for a reference that is taken."""
         if not asked.ref or asked.ref in self._jobs:
             raise BAD_REQUEST(text=f"job ID {asked.ref[:100]!r} exists or is empty")
+        if sum(not each.completed for each in self._jobs.values()) >= MAX_RUNNING:
+            raise TOO_MANY(what="builds under way", limit=MAX_RUNNING)
         job = self._jobs[asked.ref] = Job(asked.ref, asked, self)
         await self.announce()
         return job

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dockyard.oci.attestations import Attestation
+
 from ...service import Result
 
 __all__ = ["HostFacts", "ImageShelf", "PushProgress"]
@@ -38,7 +40,9 @@ class ImageShelf(Protocol):
 
     def take_back(self, reference: str) -> None: ...
 
-    def save(self, result: Result, names: Sequence[str]) -> AsyncGenerator[bytes, None]:
+    def save(
+        self, result: Result, names: Sequence[str], attestations: Sequence[Attestation]
+    ) -> AsyncGenerator[bytes, None]:
         """The archive that ``docker save`` makes (OCI layout and docker archive in one), under these names."""
         ...
 
