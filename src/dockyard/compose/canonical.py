@@ -262,7 +262,7 @@ def _keep_tag(value: Any, convert: Callable[[Any], Any]) -> Any:
 _SIMPLE: dict[str, Callable[[Any], Any]] = {
     "environment": pairs, "labels": pairs, "annotations": pairs, "sysctls": pairs, "extra_hosts": hosts,
     "dns": string_list, "dns_search": string_list, "tmpfs": string_list, "label_file": string_list,
-    "command": command, "entrypoint": command, "depends_on": depends_on, "networks": networks, "build": build,
+    "command": command, "entrypoint": command, "depends_on": depends_on, "networks": networks, "models": networks, "build": build,
     "pre_start": hooks, "post_start": hooks, "pre_stop": hooks, "develop": develop,
     "healthcheck": healthcheck, "env_file": env_files, "ulimits": ulimits,
     "secrets": lambda value: Seq(file_ref(item) for item in value),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ def check_consistency(project: Project) -> None:
 
 def _contradictions(service: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [*_limits(service), *_mounts(service)]
+    name = service.get("container_name")
+    if name is not None and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", str(name)):
+        found.append(("container_name", f"{name!r} does not match pattern '[a-zA-Z0-9][a-zA-Z0-9_.-]+'"))
     build = service.get("build") or {}
     if build.get("dockerfile_inline") and build.get("dockerfile"):
         found.append(("build", "declares mutually exclusive dockerfile and dockerfile_inline"))
