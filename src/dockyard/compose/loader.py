@@ -31,6 +31,7 @@ from dockyard.compose.project import Project, check_references
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_FILES = tuple(name.replace(".y", ".override.y") for name in DEFAULT_FILES)
 MAX_INCLUDES = 64
+MAX_EXTENDS = 64
 _TOP = ("services", "networks", "volumes", "secrets", "configs")
 _NOT_EXTENDED = ("depends_on", "links", "volumes_from")
 
@@ -137,7 +138,7 @@ def _extended(state: _Load, name: str, services: Map, file: str, directory: str,
         return service
     terms = {"service": extends} if isinstance(extends, str) else dict(extends)
     here = f"{file}#{name}"
-    if here in trail:
+    if here in trail or len(trail) > MAX_EXTENDS:
         raise EXTENDS_CYCLE(path=" -> ".join([*trail, here]))
     base_file, base_directory, base_services = file, directory, services
     if terms.get("file"):
@@ -157,7 +158,8 @@ def _extended(state: _Load, name: str, services: Map, file: str, directory: str,
     return merged
 
 
-def absolute(path: str, directory: str) -> str:
+def absolute(path: Any, directory: str) -> str:
+    path = canonical.text(path)
     if path.startswith("~"):
         return posixpath.expanduser(path)
     return posixpath.normpath(posixpath.join(directory, path))
