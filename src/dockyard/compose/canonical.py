@@ -186,6 +186,8 @@ def file_ref(spec: Any) -> Map:
 
 def device(spec: Any) -> Map:
     if isinstance(spec, dict):
+        if not spec.get("source"):
+            raise ValueError("a device needs a source")
         return Map(spec)
     source, *rest = spec.split(":")
     return Map(
