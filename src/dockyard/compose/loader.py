@@ -159,10 +159,10 @@ def _extended(state: _Load, name: str, services: Map, file: str, directory: str,
 
 
 def absolute(path: Any, directory: str) -> str:
-    path = canonical.text(path)
-    if path.startswith("~"):
-        return posixpath.expanduser(path)
-    return posixpath.normpath(posixpath.join(directory, path))
+    plain = canonical.text(path)
+    if plain.startswith("~"):
+        return posixpath.expanduser(plain)
+    return posixpath.normpath(posixpath.join(directory, plain))
 
 
 def _with_paths(service: Map, directory: str) -> Map:
