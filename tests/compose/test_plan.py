@@ -149,7 +149,7 @@ def test_scale_up_takes_the_next_number_and_down_the_highest() -> None:
     plan = up(fewer, state(made, row(made, "web", 1), row(made, "web", 2, state="exited")))
     assert told(plan) == ["remove app-web-2"]
     with pytest.raises(InvalidParameter, match="cannot be scaled to 2"):
-        up(project("services: {web: {image: x, container_name: w, scale: 2}}"), State(API, images=IMAGES))
+        up(project("services: {web: {image: x, container_name: www, scale: 2}}"), State(API, images=IMAGES))
 
 
 def test_dependents_restart_when_their_dependency_is_made_anew() -> None:

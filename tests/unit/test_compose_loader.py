@@ -37,7 +37,7 @@ def project(files: dict[str, str] | str, *order: str, env: dict[str, str] | None
     ("text", "expected"),
     [
         ("$A/${A}", "1/1"), ("$$A", "$A"), ("${B:-x}", "x"), ("${E:-x}", "x"), ("${E-x}", ""), ("${A:+y}", "y"), ("${B+y}", ""),
-        ("${B:-${A}}", "1"), ("${B:-a}b}", "ab}"), ("a$", None), ("${", None), ("${1}", None),
+        ("${B:-${A}}", "1"), ("${B:-a}b}", "ab}"), ("a$", "a$"), ("$(x) $1", "$(x) $1"), ("${", None), ("${1}", None),
     ],
 )  # fmt: skip
 def test_substitution(text: str, expected: str | None) -> None:
@@ -62,6 +62,17 @@ def test_env_files() -> None:
     assert parse_env(text, {"D": "d"}) == {"A": "1", "B": "x $A", "C": "l1\nl2 1", "D": "d", "E": "two\nlines"}
     with pytest.raises(ValueError, match="line 1"):
         parse_env("A='x", {})
+
+
+def test_raw_env_files_and_bound_devices() -> None:
+    files = {
+        "compose.yaml": "services: {a: {image: x, env_file: [{path: e, format: raw}]}}\n"
+        "volumes: {v: {driver_opts: {type: none, o: bind, device: ./d}}}\n",
+        "e": "# no\nA='$x'\nB=1 # yes\n",
+    }
+    made = project(files)
+    assert made.services["a"]["environment"] == {"A": "'$x'", "B": "1 # yes"}
+    assert made.volumes["v"]["driver_opts"]["device"] == "/app/d"
 
 
 def test_short_forms_become_long_ones() -> None:

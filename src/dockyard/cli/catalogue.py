@@ -84,6 +84,7 @@ context ls | contexts.ls | [OPTIONS] | List contexts
 context rm | contexts.rm | [OPTIONS] CONTEXT [CONTEXT...] | Remove contexts
 context show | contexts.show_ | [OPTIONS] | Print the context in use
 context use | contexts.use | CONTEXT | Use another context from now on
+chaos | chaos.chaos | [OPTIONS] VERB CONTAINER [CONTAINER...] | Inject a failure, check, take it back, tell the times
 completion | complete.completion | bash|zsh|fish | Print a completion script
 engine | daemon.engine | [OPTIONS] | Run the container engine
 dryrun | daemon.dryrun | [OPTIONS] | Serve the whole API on simulated containers, without root

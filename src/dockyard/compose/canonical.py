@@ -108,15 +108,21 @@ def ports(spec: Any, fail: Fail) -> list[Map]:
     """One long form for each port of a range. Raises by ``fail``."""
     if isinstance(spec, dict):
         made = Map({"mode": "ingress", "protocol": "tcp"} | spec)
-        made["target"] = int(made["target"])
+        try:
+            made["target"] = int(made["target"])
+        except (KeyError, ValueError, TypeError, OverflowError):
+            raise fail("a port needs a target, which is a number") from None
         if "published" in made:
             made["published"] = str(made["published"])
         return [made]
     match = _PORT.match(str(spec))
     if not match:
         raise fail(f"invalid port '{spec}': expected [[IP:]HOST:]CONTAINER[/PROTOCOL]")
-    targets = _range(match["target"])
-    published: list[Any] = _range(match["published"]) if match["published"] else []
+    try:
+        targets = port_range(match["target"])
+        published: list[Any] = port_range(match["published"]) if match["published"] else []
+    except ValueError as wrong:
+        raise fail(f"invalid port '{spec}': {wrong}") from None
     if published and len(published) != len(targets):
         if len(targets) != 1:
             raise fail(f"invalid port '{spec}': ranges have different lengths")
@@ -134,9 +140,13 @@ def ports(spec: Any, fail: Fail) -> list[Map]:
     return rows
 
 
-def _range(span: str) -> list[int]:
+def port_range(span: str) -> list[int]:
+    """``80`` or ``80-90``. Raises ValueError beyond 65535 or backwards, before anything is made of it."""
     first, _, last = span.partition("-")
-    return list(range(int(first), int(last or first) + 1))
+    low, high = int(first), int(last or first)
+    if not 0 <= low <= high <= 65535:
+        raise ValueError(f"invalid port range '{span}'")
+    return list(range(low, high + 1))
 
 
 def volume(spec: Any, fail: Fail) -> Map:
@@ -176,6 +186,8 @@ def file_ref(spec: Any) -> Map:
 
 def device(spec: Any) -> Map:
     if isinstance(spec, dict):
+        if not spec.get("source"):
+            raise ValueError("a device needs a source")
         return Map(spec)
     source, *rest = spec.split(":")
     return Map(
@@ -185,13 +197,13 @@ def device(spec: Any) -> Map:
 
 def depends_on(value: Any) -> Map:
     if isinstance(value, list):
-        return Map({name: Map({"condition": "service_started", "required": True}) for name in value})
+        return Map({text(name): Map({"condition": "service_started", "required": True}) for name in value})
     default = {"condition": "service_started", "required": True}
     return Map({name: Map(default | dict(terms or {})) for name, terms in value.items()})
 
 
 def networks(value: Any) -> Map:
-    return Map(dict.fromkeys(value)) if isinstance(value, list) else Map(value)
+    return Map(dict.fromkeys(text(name) for name in value)) if isinstance(value, list) else Map(value)
 
 
 def build(value: Any) -> Map:
@@ -262,14 +274,17 @@ def _keep_tag(value: Any, convert: Callable[[Any], Any]) -> Any:
 _SIMPLE: dict[str, Callable[[Any], Any]] = {
     "environment": pairs, "labels": pairs, "annotations": pairs, "sysctls": pairs, "extra_hosts": hosts,
     "dns": string_list, "dns_search": string_list, "tmpfs": string_list, "label_file": string_list,
-    "command": command, "entrypoint": command, "depends_on": depends_on, "networks": networks, "build": build,
+    "command": command, "entrypoint": command, "depends_on": depends_on, "networks": networks, "models": networks, "build": build,
     "pre_start": hooks, "post_start": hooks, "pre_stop": hooks, "develop": develop,
     "healthcheck": healthcheck, "env_file": env_files, "ulimits": ulimits,
     "secrets": lambda value: Seq(file_ref(item) for item in value),
     "configs": lambda value: Seq(file_ref(item) for item in value),
     "devices": lambda value: Seq(device(item) for item in value),
     "expose": lambda value: Seq(text(item) for item in value),
-    "group_add": lambda value: Seq(text(item) for item in value),
+    **dict.fromkeys((
+        "group_add", "links", "external_links", "volumes_from", "profiles", "cap_add", "cap_drop", "dns_opt", "security_opt",
+        "device_cgroup_rules",
+    ), string_list),
 }  # fmt: skip
 _BOOLEANS = ("init", "privileged", "read_only", "stdin_open", "tty", "oom_kill_disable", "attach")
 _STRINGS = ("user", "hostname", "container_name", "image", "working_dir", "domainname", "mac_address", "cpuset")
@@ -287,7 +302,7 @@ def service(name: str, raw: Map, file: str) -> Map:
         if key in made and (made[key] is not None or key in {"command", "entrypoint"}):
             try:
                 made[key] = _keep_tag(made[key], convert)
-            except (ValueError, KeyError) as wrong:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as wrong:
                 raise failing(key)(str(wrong)) from None
     if made.get("ports") is not None:
         made["ports"] = _keep_tag(

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from dockyard.compose.canonical import size
 from dockyard.compose.errors import BAD_VALUE
+from dockyard.compose.identity import service_hash
 from dockyard.compose.project import Project
 
 Json = dict[str, Any]
+MAX_SCALE = 10_000
+"""Containers of one service; more is a typing error that would take the machine down."""
 
 
 def check_consistency(project: Project) -> None:
     """Raises InvalidParameter at the first service that contradicts itself."""
+    where = project.files[0] if project.files else project.directory
     for name, service in project.services.items():
-        for key, cause in _contradictions(service):
-            where = project.files[0] if project.files else project.directory
+        try:
+            service_hash(service)  # reads every value as what it must be
+            found = _contradictions(service)
+        except (ValueError, TypeError, OverflowError) as wrong:
+            raise BAD_VALUE(where=where, path=f"services.{name}", cause=wrong) from None
+        for key, cause in found:
             raise BAD_VALUE(where=where, path=f"services.{name}{'.' if key else ''}{key}", cause=cause)
 
 
 def _contradictions(service: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [*_limits(service), *_mounts(service)]
+    name = service.get("container_name")
+    if name is not None and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", str(name)):
+        found.append(("container_name", f"{name!r} does not match pattern '[a-zA-Z0-9][a-zA-Z0-9_.-]+'"))
     build = service.get("build") or {}
     if build.get("dockerfile_inline") and build.get("dockerfile"):
         found.append(("build", "declares mutually exclusive dockerfile and dockerfile_inline"))
@@ -55,8 +67,9 @@ def _limits(service: Mapping[str, Any]) -> list[tuple[str, str]]:
     if scale is not None and replicas is not None and int(scale) != int(replicas):
         found.append(("", "can't set distinct values on 'scale' and 'deploy.replicas'"))
     for key, value in (("scale", scale), ("deploy.replicas", replicas)):
-        if value is not None and int(value) < 0:
-            found.append((key, "must be greater than or equal to 0"))
+        if value is not None and not 0 <= int(value) <= MAX_SCALE:
+            cause = "must be greater than or equal to 0" if int(value) < 0 else f"must be at most {MAX_SCALE}"
+            found.append((key, cause))
     return found
 
 

@@ -161,5 +161,5 @@ def place(file: str, holder: Any, key: str | None = None) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """``; did you mean 'image'?`` or nothing."""
-    found = difflib.get_close_matches(word, list(words), 1, 0.6)
+    found = difflib.get_close_matches(str(word), list(words), 1, 0.6)
     return f"; did you mean '{found[0]}'?" if found else ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +26,10 @@ NANOSECOND = 1_000_000_000
 
 
 def service_hash(service: Mapping[str, Any]) -> str:
-    """``service`` is canonical, its references to other services already resolved to container IDs (Compose v5)."""
+    """``service`` is canonical, its references to other services already resolved to container IDs (Compose v5).
+
+    Raises ValueError with the way to a value that is none of its kind.
+    """
     return _service_hash(service, {None: None, True: None, False: False})
 
 
@@ -104,7 +108,10 @@ def _struct(fields: Mapping[str, Writer]) -> Writer:
     def write(value: Mapping[str, Any]) -> Json:
         made = {}
         for key, writer in fields.items():
-            written = writer(value.get(key))
+            try:
+                written = writer(value.get(key))
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as wrong:
+                raise ValueError(f"{key}: {wrong}") from None
             if written is not _ABSENT:
                 made[key] = written
         return made
@@ -135,6 +142,8 @@ def _text(value: Any) -> str:
 
 def _single(value: Any) -> float | int:
     """A float32 in the fewest digits that give it back."""
+    if not math.isfinite(float(value)):
+        raise ValueError(f"{value} is no number")
     exact = struct.unpack("f", struct.pack("f", float(value)))[0]
     for digits in range(1, 10):
         short = float(f"{exact:.{digits}g}")

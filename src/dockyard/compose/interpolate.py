@@ -49,8 +49,9 @@ def substitute(
         elif match := _NAME.match(text, dollar + 1):
             out.append(_lookup(match[0], variables, missing))
             position = match.end()
-        else:
-            raise Malformed
+        else:  # no variable: a dollar sign as it stands, as in compose-go
+            out.append("$")
+            position = dollar + 1
     out.append(text[position:])
     return "".join(out)
 
@@ -131,6 +132,12 @@ def interpolate(tree: Any, variables: Mapping[str, str], file: str, missing: Cal
             raise MISSING_VARIABLE(where=where, path=path, name=lacking.name, message=lacking.message) from None
 
     return walk(tree, "", None, None)
+
+
+def parse_raw_env(text: str) -> dict[str, str | None]:
+    """An env file of ``format: raw``: what stands behind the equals sign is the value, quotes and dollars and all."""
+    rows = (line.partition("=") for line in text.replace("\r\n", "\n").split("\n"))
+    return {name.strip(): value for name, equals, value in rows if equals and not name.lstrip().startswith("#")}
 
 
 _ENV_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_.][A-Za-z0-9_.-]*)\s*(=|:\s)?(.*)", re.DOTALL)

@@ -23,7 +23,7 @@ from dockyard.compose.errors import (
     INCLUDE_CONFLICT,
     UNDEFINED,
 )
-from dockyard.compose.interpolate import interpolate, parse_env
+from dockyard.compose.interpolate import interpolate, parse_env, parse_raw_env
 from dockyard.compose.keys import ROOT, check
 from dockyard.compose.merge import merge_files, merge_service, without_tags
 from dockyard.compose.project import Project, check_references
@@ -31,6 +31,7 @@ from dockyard.compose.project import Project, check_references
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_FILES = tuple(name.replace(".y", ".override.y") for name in DEFAULT_FILES)
 MAX_INCLUDES = 64
+MAX_EXTENDS = 64
 _TOP = ("services", "networks", "volumes", "secrets", "configs")
 _NOT_EXTENDED = ("depends_on", "links", "volumes_from")
 
@@ -122,6 +123,10 @@ def _one_file(state: _Load, file: str, document: Map, directory: str) -> Map:
         for item in (tree.get(kind) or {}).values():
             if isinstance(item, dict) and item.get("file"):
                 item["file"] = absolute(item["file"], directory)
+    for volume in (tree.get("volumes") or {}).values():
+        options = (volume.get("driver_opts") or {}) if isinstance(volume, dict) else {}
+        if options.get("o") == "bind" and "device" in options:
+            options["device"] = absolute(str(options["device"]), directory)
     return tree
 
 
@@ -133,7 +138,7 @@ def _extended(state: _Load, name: str, services: Map, file: str, directory: str,
         return service
     terms = {"service": extends} if isinstance(extends, str) else dict(extends)
     here = f"{file}#{name}"
-    if here in trail:
+    if here in trail or len(trail) > MAX_EXTENDS:
         raise EXTENDS_CYCLE(path=" -> ".join([*trail, here]))
     base_file, base_directory, base_services = file, directory, services
     if terms.get("file"):
@@ -153,10 +158,11 @@ def _extended(state: _Load, name: str, services: Map, file: str, directory: str,
     return merged
 
 
-def absolute(path: str, directory: str) -> str:
-    if path.startswith("~"):
-        return posixpath.expanduser(path)
-    return posixpath.normpath(posixpath.join(directory, path))
+def absolute(path: Any, directory: str) -> str:
+    plain = canonical.text(path)
+    if plain.startswith("~"):
+        return posixpath.expanduser(plain)
+    return posixpath.normpath(posixpath.join(directory, plain))
 
 
 def _with_paths(service: Map, directory: str) -> Map:
@@ -207,10 +213,11 @@ def _include(state: _Load, tree: dict[str, Any], entry: Any, file: str, director
             own[name] = item
 
 
-def read_env(reader: Reader, path: str, lookup: Mapping[str, str]) -> dict[str, str]:
+def read_env(reader: Reader, path: str, lookup: Mapping[str, str], *, raw: bool = False) -> dict[str, str]:
     """Values of a ``.env`` file. Raises NotFound or InvalidParameter naming the file."""
     try:
-        values = parse_env(reader.read(path), lookup)
+        text = reader.read(path)
+        values = parse_raw_env(text) if raw else parse_env(text, lookup)
     except OSError as error:
         raise CANNOT_READ(path=path, cause=error.strerror or str(error)) from None
     except ValueError as error:
@@ -267,7 +274,7 @@ def _finished(name: str, service: dict[str, Any], state: _Load, directory: str) 
     for item in service.pop("env_file", None) or []:
         if not canonical.boolean(item.get("required", True)) and not state.reader.exists(item["path"]):
             continue
-        environment |= read_env(state.reader, item["path"], state.environment)
+        environment |= read_env(state.reader, item["path"], state.environment, raw=item.get("format") == "raw")
     for key, value in (service.get("environment") or {}).items():
         environment[key] = state.environment.get(key) if value is None else value
     if environment:

@@ -95,15 +95,14 @@ def check_references(project: Project) -> None:
                 raise UNDEFINED(service=name, kind="service", name=other, nearest=nearest(other, project.services))
         for kind, used in (("network", service.get("networks") or {}), ("secret", service.get("secrets") or [])):
             for item in used:
-                label = item if isinstance(item, str) else item["source"]
+                label = item if isinstance(item, str) else str(item.get("source"))
                 known = project.networks if kind == "network" else project.secrets
                 if label not in known:
                     raise UNDEFINED(service=name, kind=kind, name=label, nearest=nearest(label, known))
         for item in service.get("configs") or []:
-            if item["source"] not in project.configs:
-                raise UNDEFINED(
-                    service=name, kind="config", name=item["source"], nearest=nearest(item["source"], project.configs)
-                )
+            label = str(item.get("source"))
+            if label not in project.configs:
+                raise UNDEFINED(service=name, kind="config", name=label, nearest=nearest(label, project.configs))
         for mount in service.get("volumes") or []:
             source = mount.get("source")
             if mount["type"] == "volume" and source and source not in project.volumes and not project.legacy:

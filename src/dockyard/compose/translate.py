@@ -13,7 +13,7 @@ from typing import Any
 
 import dockyard
 from dockyard.compose import labels, mounts
-from dockyard.compose.canonical import boolean, duration, text
+from dockyard.compose.canonical import boolean, duration, port_range, text
 from dockyard.compose.errors import BAD_VALUE, MISSING_DEPENDENCY
 from dockyard.compose.identity import network_hash, service_hash, volume_hash
 from dockyard.compose.project import Project, dependencies
@@ -181,10 +181,10 @@ def _exposed(service: Mapping[str, Any]) -> dict[str, Json]:
     ports = [f"{port['target']}/{port.get('protocol') or 'tcp'}" for port in service.get("ports") or []]
     for item in service.get("expose") or []:
         span, _, protocol = str(item).partition("/")
-        first, _, last = span.partition("-")
-        if not first.isdigit() or not (last or first).isdigit():
-            raise BAD_VALUE(where="service", path="expose", cause=f"invalid port '{item}'")
-        ports += [f"{port}/{protocol or 'tcp'}" for port in range(int(first), int(last or first) + 1)]
+        try:
+            ports += [f"{port}/{protocol or 'tcp'}" for port in port_range(span)]
+        except ValueError:
+            raise BAD_VALUE(where="service", path="expose", cause=f"invalid port '{item}'") from None
     return {port: {} for port in ports}
 
 
