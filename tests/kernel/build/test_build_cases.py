@@ -166,3 +166,12 @@ def test_limits_reach_the_step(builder: BuildClient) -> None:
     text = "FROM busybox\nRUN test $(ulimit -n) = 77 && df /dev/shm | grep -q ' 3072 '\n"
     query: dict[str, Any] = {"ulimits": [{"Name": "nofile", "Soft": 77, "Hard": 77}], "shmsize": str(3 << 20)}
     assert builder.build(text, **query).image
+
+
+def test_an_archive_that_ends_without_padding(builder: BuildClient) -> None:
+    """What the docker CLI sends where the Dockerfile lies outside of the context."""
+    whole = context({"a": "x", "Dockerfile": "FROM busybox\nCOPY a /a\n"})
+    end = whole.rindex(b"COPY a /a\n") + len(b"COPY a /a\n")
+    assert builder.send(whole[:end]).image
+    with pytest.raises(DockyardError, match="unexpected EOF"):
+        builder.send(whole[: end - 1])
