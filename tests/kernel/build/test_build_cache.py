@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -139,9 +138,7 @@ def test_stages_run_side_by_side(builder: BuildClient) -> None:
     wait = "RUN --mount=type=cache,id=meet,target=/c touch /c/{0}; i=0; while [ ! -e /c/{1} ] && [ $i -lt 200 ]; do sleep 0.1; i=$((i+1)); done; test -e /c/{1} && touch /{0}\n"
     text = f"FROM busybox AS a\n{wait.format('a', 'b')}FROM busybox AS b\n{wait.format('b', 'a')}"
     text += "FROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b /\n"
-    began = time.monotonic()
     built = builder.build(text)
     assert built.image
     lines = [line for line in built.text.splitlines() if line.startswith("Step ")]
     assert [line.split()[1] for line in lines] == [f"{n}/7" for n in range(1, 8)], "the transcript is in order"
-    assert time.monotonic() - began < 30
