@@ -86,8 +86,11 @@ def test_a_pulled_image_does_not_poison(builder: BuildClient) -> None:
 
 
 def test_prune_and_usage(builder: BuildClient) -> None:
+    images = builder.client.request("GET", "/system/df", {"type": "image"})["LayersSize"]
     builder.build("FROM busybox AS a\nRUN echo kept-by-nobody > /x\nFROM busybox\nCOPY --from=a /x /y\n", t="pruned")
     rows = builder.client.request("GET", "/system/df", {"type": "build-cache"})["BuildCache"]
+    added = builder.client.request("GET", "/system/df", {"type": "image"})["LayersSize"] - images
+    assert added == len("kept-by-nobody\n"), "what only the cache holds is not the images'"
     unshared = [row for row in rows if "kept-by-nobody" in row["Description"]]
     assert unshared
     assert not unshared[0]["Shared"]
