@@ -90,6 +90,19 @@ def test_records_survive(tmp_path: Path) -> None:
     assert Records(tmp_path / "cache.db").layers() == {"layer-b"}
 
 
+def test_only_the_newest_of_a_place_keeps_its_parts(tmp_path: Path) -> None:
+    records = Records(tmp_path / "cache.db")
+    records.put(step("a", "1", used=1, slot="s"))
+    records.put(step("b", "2", used=2, slot="s"))
+    records.put(step("alias", "2"))
+    assert [bool(records.steps[key].parts) for key in ("a", "b", "alias")] == [False, True, False]
+    records.close()
+    again = Records(tmp_path / "cache.db")
+    assert again.last("s") == step("b", "2", used=2, slot="s")
+    assert again.last("") is None
+    again.close()
+
+
 def row(id: str, used: int, size: int = 100, **more: object) -> CacheRecord:
     return CacheRecord(id, "regular", f"RUN {id}", size, used, used * SECOND, 1, **more)  # type: ignore[arg-type]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dockyard.build import service
 from dockyard.build.fake import FakeExecutor, FakeImages, FakeLayers, FakeNetworks, FakeSession, FakeSource
 from dockyard.build.model import Request
 from dockyard.build.ports import Output, Process
@@ -213,6 +214,18 @@ async def test_the_cache_stays_within_its_limit(lab: Lab) -> None:
     last = lab.builder.usage()
     assert any("write a 5" in record.description for record in last), "the newest stays"
     assert not any("write a 0" in record.description for record in last)
+
+
+async def test_useless_records_are_forgotten(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_BARE_RECORDS", 3)
+    await lab.build("FROM base\nENV A=1\nENV A=2\nENV A=3\nENV A=4\nENV A=5\nRUN write a 1\n")
+    await _until(lambda: not lab.builder._background)
+    records = lab.builder._records.steps.values()
+    assert sorted(record.text for record in records) == ["ENV A=3", "ENV A=4", "ENV A=5", "RUN write a 1"]
+    lab.layers.tars.pop(next(record.layer for record in records if record.layer))
+    await lab.build("FROM base\nCMD x\n")
+    await _until(lambda: not lab.builder._background)
+    assert not any(record.layer for record in lab.builder._records.steps.values())
 
 
 async def test_no_cache_of_one_stage(lab: Lab) -> None:

@@ -70,7 +70,7 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
     authorizer = Authorizer(settings.authorization_plugins) if settings.authorization_plugins else None
     server = make_server(
         engine, server_name=f"Docker/{COMPAT_VERSION} (linux)", builder_version="2", authorizer=authorizer,
-        oldest=api_version(settings.min_api_version),
+        oldest=api_version(settings.min_api_version), experimental=settings.experimental,
         # gRPC without a request around it is something that no plugin would see: then only POST /grpc leads there.
         on_h2=None if authorizer else engine.builds.adopt_h2,
     )  # fmt: skip

@@ -43,14 +43,14 @@ class Api:
 
     def __init__(
         self, engine: Engine, *, builder_version: str = "1", authorizer: Authorizer | None = None,
-        oldest: tuple[int, int] = OLDEST,
+        oldest: tuple[int, int] = OLDEST, experimental: bool = False,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._authorizer = authorizer
         self._oldest = oldest
         self._handlers = _handlers()
         self._pings = {"/_ping"} | {f"/v1.{minor}/_ping" for minor in range(oldest[1], NEWEST[1] + 1)}
-        self._ping, self._ping_head = ping_responses(builder_version)
+        self._ping, self._ping_head = ping_responses(builder_version, experimental=experimental)
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
         if request.target in self._pings and self._authorizer is None:
@@ -102,9 +102,11 @@ def _failed(request: Request, error: Exception) -> Response:
 
 
 def make_server(engine: Engine, *, server_name: str, builder_version: str = "1", authorizer: Authorizer | None = None,
-                on_h2: Any = None, oldest: tuple[int, int] = OLDEST) -> Server:  # fmt: skip
+                on_h2: Any = None, oldest: tuple[int, int] = OLDEST, experimental: bool = False) -> Server:  # fmt: skip
     return Server(
-        Api(engine, builder_version=builder_version, authorizer=authorizer, oldest=oldest),
+        Api(
+            engine, builder_version=builder_version, authorizer=authorizer, oldest=oldest, experimental=experimental
+        ),
         on_error=_failed,
         on_h2=on_h2,
         default_headers={

@@ -131,7 +131,7 @@ class Settings:
     features: Map = _s({}, "switches (buildkit, containerd-snapshotter)", flag="feature")
     builder: Map = _s({}, "settings of the builder (gc, entitlements)", flag="-")
     metrics_addr: str = _s("", "address of the metrics", note="no metrics are served")
-    experimental: bool = _s(False, "experimental features", note="nothing here is experimental")
+    experimental: bool = _s(False, "let the docker CLI offer what it calls experimental (build --squash)")
     min_api_version: str = _s("1.24", "oldest API version served", flag="-")
     authorization_plugins: Lines = _s((), "authorization plugins", flag="authorization-plugin")
     cdi_spec_dirs: Lines = _s((), "directories of CDI specifications", flag="cdi-spec-dir", note="CDI devices are not served")

@@ -6,6 +6,7 @@ it is in the layer. Limits guard against endless streams and bombs; names that l
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -15,6 +16,8 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from dockyard.errors import DockyardError
 from dockyard.oci import tar
@@ -122,6 +125,9 @@ def read_context(reader: Reader, directory: Path, limits: ContextLimits, *, owne
 
 class _Indexer:
     def __init__(self, spool: int, limits: ContextLimits, owners: bool) -> None:
+        free = os.fstatvfs(spool)
+        # An endless or hugely compressed context must not fill the disk for everybody else.
+        self.most = min(limits.bytes, free.f_bavail * free.f_frsize * 9 // 10)
         self.spool, self.limits, self.owners = spool, limits, owners
         self.entries: dict[str, Entry] = {}
         self.buffer = bytearray()
@@ -152,8 +158,8 @@ class _Indexer:
         if header.type == tar.REG:
             start, digest = self.offset, hashlib.sha256()
             left = header.size
-            if self.offset + left > self.limits.bytes:
-                raise CONTEXT_TOO_BIG(what="the content", limit=f"{self.limits.bytes} bytes")
+            if self.offset + left > self.most:
+                raise CONTEXT_TOO_BIG(what="the content", limit=f"{self.most} bytes")
             while left:
                 piece = archive.read(min(left, FLUSH))
                 left -= len(piece)
@@ -169,8 +175,11 @@ class _Indexer:
             target = self.entries.get(_clean(header.linkname) or "")
             if target is None or target.kind != tar.REG:
                 raise BAD_CONTEXT(cause=f"hard link {path} to {os.fsdecode(header.linkname)!r}, which is not before it")
-            self.entries[path] = Entry(path, tar.REG, target.mode, size=target.size, mtime_ns=target.mtime_ns,
-                                       digest=target.digest, offset=target.offset)  # fmt: skip
+            self.entries[path] = msgspec.structs.replace(target, path=path)
+        elif header.type in (tar.CHAR, tar.BLOCK_DEV):
+            if self.owners and (header.major or header.minor):  # 0:0 would be a whiteout
+                numbers = {"major": header.major, "minor": header.minor}
+                self.entries[path] = Entry(path, header.type, **common, **numbers)  # type: ignore[arg-type]
         elif header.type in (tar.DIR, tar.SYMLINK, tar.FIFO):
             link = os.fsdecode(header.linkname) if header.type == tar.SYMLINK else ""
             self.entries[path] = Entry(path, header.type, link=link, **common)  # type: ignore[arg-type]
@@ -178,8 +187,13 @@ class _Indexer:
     def _flush(self) -> None:
         view = memoryview(bytes(self.buffer))
         self.buffer.clear()
-        while view:
-            view = view[os.write(self.spool, view) :]
+        try:
+            while view:
+                view = view[os.write(self.spool, view) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise CONTEXT_TOO_BIG(what="the content", limit="the free space of the disk") from None
 
 
 def _clean(name: bytes) -> str | None:

@@ -26,7 +26,7 @@ from .dockerfile.patterns import Patterns, clean, has_wildcard
 from .errors import BAD_OPTION, COPY_CONFLICT, COPY_MISSING
 from .model import Copy
 from .stubs import follow
-from .tree import ROOT, Entry, Tree, glob
+from .tree import ROOT, ContextTree, Entry, Tree, glob
 
 __all__ = ["Selected", "TargetRoot", "apply_chmod", "pack", "place", "select", "selection_key"]
 
@@ -122,7 +122,8 @@ def selection_key(chosen: list[Selected], tree: Tree) -> str:
         e = item.entry
         owner = item.tree or tree
         digest = e.digest or (owner.digest(e) if e.kind == tar.REG and item.body is None else b"")
-        row = f"{item.relative}\0{e.kind}\0{e.mode:o}\0{e.uid}\0{e.gid}\0{e.link}\0{sorted(e.xattrs.items()) or ''}\0"
+        device = f"{e.major}:{e.minor}" if e.kind in (tar.CHAR, tar.BLOCK_DEV) else ""
+        row = f"{item.relative}\0{e.kind}{device}\0{e.mode:o}\0{e.uid}\0{e.gid}\0{e.link}\0{sorted(e.xattrs.items()) or ''}\0"
         sha.update(row.encode("utf-8", "surrogateescape") + digest)
     return sha.hexdigest()
 
@@ -212,6 +213,8 @@ class Packing:
 
 
 def pack(placed: list[Placed], tree: Tree, packing: Packing) -> Iterator[bytes]:
+    """Names of an unpacked archive that share their content are hard links, as they were there."""
+    shared: dict[tuple[int, int], bytes] = {}
     for item in placed:
         entry = item.entry
         uid, gid = packing.owner or ((0, 0) if item.created else (entry.uid, entry.gid))
@@ -223,8 +226,13 @@ def pack(placed: list[Placed], tree: Tree, packing: Packing) -> Iterator[bytes]:
         name = os.fsencode(item.name + "/" if entry.is_dir else item.name)
         header = TarHeader(
             name, entry.kind, 0o777 if entry.kind == tar.SYMLINK else mode, uid, gid, entry.size, mtime,
-            os.fsencode(entry.link), xattrs=entry.xattrs,
+            os.fsencode(entry.link), entry.major, entry.minor, entry.xattrs,
         )  # fmt: skip
+        if item.tree is not None and entry.kind == tar.REG and entry.size:
+            first = shared.setdefault((id(item.tree), entry.offset), name)
+            if first != name and isinstance(item.tree, ContextTree):
+                yield encode_header(TarHeader(name, tar.LINK, mode, uid, gid, 0, mtime, first))
+                continue
         yield encode_header(header)
         if entry.kind == tar.REG:
             if item.body is not None:

@@ -56,7 +56,10 @@ def plan(dockerfile: Dockerfile, request: Request, images: Images, build_platfor
     planner = _Planner(dockerfile, request, images, stages, build_platform)
     planner.read_globals(globals_)
     target = planner.find_target()
-    planner.need(target)
+    try:
+        planner.need(target)
+    except RecursionError:
+        raise SyntaxProblem("stages stand on one another too deeply") from None
     if planner.missing:
         raise NeedImages(planner.missing)
     return planner.graph(target)

@@ -81,7 +81,8 @@ class Records:
             values = msgspec.json.decode(parts)
             record = StepRecord(key, layer, size, kind, text, created, used, uses, slot, values, content)
             self.steps[record.key] = record
-            self._slots[record.slot] = record.key
+            if slot:
+                self._slots[slot] = key
         for row in self._db.execute("SELECT * FROM mounts"):
             self.mounts[row[0]] = MountRecord(*row)
         self._touched: set[str] = set()
@@ -98,10 +99,18 @@ class Records:
         return self.steps.get(self._slots.get(slot, ""))
 
     def put(self, record: StepRecord) -> None:
-        self.steps[record.key] = record
-        self._slots[record.slot] = record.key
-        self._touched.discard(record.key)
-        self._write([record])
+        """``parts`` are kept for the newest record of a place only: they may name thousands of files."""
+        changed = [record]
+        if not record.slot:
+            changed = [replace(record, parts={})]
+        elif (before := self.last(record.slot)) is not None and before.key != record.key:
+            changed.append(replace(before, parts={}))
+        for each in changed:
+            self.steps[each.key] = each
+            self._touched.discard(each.key)
+        if record.slot:
+            self._slots[record.slot] = record.key
+        self._write(changed)
 
     def _write(self, records: Iterable[StepRecord]) -> None:
         self._db.execute("BEGIN IMMEDIATE")

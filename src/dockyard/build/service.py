@@ -46,6 +46,8 @@ from .steps import Steps
 
 __all__ = ["Builder", "BuilderSettings", "CacheRecord", "Pruned", "Result"]
 
+MAX_BARE_RECORDS = 20_000
+"""Records of steps that made no layer; they take no disk, only room here."""
 BIG_DOCKERFILE = 256 << 10
 """Above this a Dockerfile is parsed in a thread."""
 
@@ -341,6 +343,16 @@ class Builder:
         own = [record for record in self.usage() if not record.shared]
         if sum(record.size for record in own) > limit:
             await self._remove(choose_pruned(own, lambda _record: True, Limits(max_used=limit), all=True))
+        self._forget_the_useless()
+
+    def _forget_the_useless(self) -> None:
+        """Records whose layer is gone, and the oldest of those that hold none where there are very many."""
+        steps = list(self._records.steps.values())
+        gone = [record for record in steps if record.layer and self._layers.size(record.layer) is None]
+        bare = sorted((record for record in steps if not record.layer), key=lambda record: record.used)
+        useless = [*gone, *bare[: max(0, len(bare) - MAX_BARE_RECORDS)]]
+        if useless:
+            self._records.drop(record.key for record in useless)
 
 
 def _unheard(_event: object) -> None:

@@ -27,12 +27,13 @@ from dockyard.lib.faultpoint import faultpoint
 from . import embedded, keys
 from .adding import Adding
 from .image import history_row, image_config, image_id
-from .model import BaseImage, Copy, Exec, Graph, Layer, Meta, Operation, Origin, PlannedStage, Request, Step, Workdir
+from .model import Copy, Exec, Graph, Layer, Meta, Operation, PlannedStage, Request, Step, Workdir
 from .ports import Layers, Lease, Session, Source
 from .progress import Output, Running, Sink, VertexDone, VertexQueued, VertexStarted
+from .reading import Reading
 from .records import Records, StepRecord
 from .shared import Listener, SharedSteps
-from .steps import Material, Steps, choose, opened_tree, stands_alone
+from .steps import Material, Steps, stands_alone
 
 __all__ = ["Solve", "StageResult", "Tools"]
 
@@ -105,6 +106,12 @@ class Solve:
     """What images named by --cache-from say of their steps."""
     results: dict[int, asyncio.Task[StageResult]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.reading = Reading(
+            self.graph.images, self.source, self.session, self.tools.layers, self.tools.records, self.tools.adding,
+            self.tools.steps, self.lease, self._state_of,
+        )  # fmt: skip
+
     async def run(self) -> StageResult:
         """The target's result. Raises what the first failing step raised."""
         for stage in self.graph.stages:
@@ -168,6 +175,10 @@ class Solve:
     async def _await_stage(self, index: int) -> StageResult:
         """Shielded: a waiter that is cancelled does not take the other stage with it."""
         return await asyncio.shield(self.results[index])
+
+    async def _state_of(self, index: int) -> tuple[Sequence[str], str]:
+        state = (await self._await_stage(index)).state
+        return state.chain, state.token
 
     def _result(self, stage: PlannedStage, state: State) -> StageResult:
         epoch = self.graph.epoch
@@ -240,17 +251,17 @@ class Solve:
         elif isinstance(operation, Workdir):
             key = keys.step_key(operation, state.token, [], epoch)
         elif isinstance(operation, Exec):
-            key = keys.step_key(operation, state.token, await self._bound_content(operation), epoch)
+            key = keys.step_key(operation, state.token, await self.reading.bound_content(operation), epoch)
         else:
             below = "" if stands_alone(operation) else state.token
-            definition = await self._definition(operation)
+            definition = await self.reading.definition(operation)
             if definition:
                 key = keys.step_key(operation, below, [definition], epoch)
                 record = self._lookup(stage, key)
                 if record is not None:
                     return _Found(key, record, {})
                 aliases = (key,)
-            material = await self._material(operation, stack)
+            material = await self.reading.material(operation, stack)
             key = keys.step_key(operation, below, ["files " + material.key], epoch)
             files = material.files()
         parts = keys.parts_of(step.text, operation, state.token, files, epoch)
@@ -275,68 +286,6 @@ class Solve:
 
     def _no_cache(self, stage: PlannedStage) -> bool:
         return self.request.no_cache or stage.name in self.request.no_cache_stages
-
-    async def _definition(self, operation: Copy) -> str:
-        """What a COPY reads, named without opening a file; "" for the context, which has no such name."""
-        origin = operation.origin
-        if origin.stage is not None:
-            return "state " + (await self._await_stage(origin.stage)).state.token
-        if origin.image:
-            return "state " + keys.state_of(self._image(origin.image).diff_ids)
-        return self.tools.adding.definition(operation) if operation.add else ""
-
-    def _image(self, ref: str) -> BaseImage:
-        return self.graph.images[ref]
-
-    async def _chain_of(self, origin: Origin) -> Sequence[str]:
-        if origin.stage is not None:
-            return (await self._await_stage(origin.stage)).state.chain
-        return self._image(origin.image).diff_ids
-
-    async def _material(self, operation: Copy, stack: AsyncExitStack) -> Material:
-        origin = operation.origin
-        if origin.stage is not None or origin.image:
-            tree = await stack.enter_async_context(opened_tree(self.tools.layers, await self._chain_of(origin)))
-            return await choose(operation, tree)
-        if operation.add:
-            return await self.tools.adding.material(operation, self.source, self.session, stack)
-        context = await self.source.context(origin.context, operation.sources)
-        return await choose(operation, context.tree, context.ignore)
-
-    async def _bound_content(self, operation: Exec) -> list[str]:
-        """States and content of what a RUN mounts, in order."""
-        found = []
-        for mount, origin in zip(operation.mounts, operation.origins, strict=True):
-            if mount.type != "bind":
-                continue
-            if origin.stage is not None or origin.image:
-                found.append("state " + keys.state_of(await self._chain_of(origin)))
-            else:
-                found.append("files " + (await self._context_files(origin, mount.source)).key)
-        return found
-
-    async def _context_files(self, origin: Origin, path: str) -> Material:
-        context = await self.source.context(origin.context, [path or "."])
-        return await choose(_bound(path, origin), context.tree, context.ignore)
-
-    async def _mount_chain(self, origin: Origin, path: str) -> tuple[Sequence[str], str]:
-        """For mounts: (layers, path in them). Files of the context become a layer of their own, kept by their content."""
-        if origin.stage is not None or origin.image:
-            return await self._chain_of(origin), path
-        material = await self._context_files(origin, path)
-        operation = _bound(path, origin)
-        top = next((item for item in material.chosen if not item.into), None)
-        inside = "/context" if top is not None else "/context/" + material.chosen[0].relative
-        key = keys.step_key(operation, "", ["files " + material.key])
-        records = self.tools.records
-        record = records.get(key)
-        if record is None or self.tools.layers.size(record.layer) is None:
-            layer = await self.tools.steps.files_layer(operation, material, self.lease)
-            now = time.time_ns()
-            record = StepRecord(key, layer.diff_id, layer.size, "source.local", f"context {path or '.'}", now, now)
-            records.put(record)
-        self.lease.hold([record.layer])
-        return (record.layer,), inside
 
     # -- doing ------------------------------------------------------------------------------------------------------
 
@@ -374,7 +323,7 @@ class Solve:
         if isinstance(operation, Exec):
             try:
                 return await steps.run(
-                    operation, state.chain, self.request, self._mount_chain, self.session, lease, told.output,
+                    operation, state.chain, self.request, self.reading.mount_chain, self.session, lease, told.output,
                     told.started, epoch,
                 )  # fmt: skip
             except DockyardError as error:
@@ -428,11 +377,6 @@ def _needs(operation: Operation) -> list[int]:
     if isinstance(operation, Exec):
         return [origin.stage for origin in operation.origins if origin.stage is not None]
     return []
-
-
-def _bound(path: str, origin: Origin) -> Copy:
-    """The COPY that a bind mount of context files amounts to."""
-    return Copy((path or ".",), "/context/", origin)
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -43,6 +43,8 @@ class Entry(msgspec.Struct, frozen=True):
     digest: bytes = b""
     offset: int = 0
     xattrs: dict[str, bytes] = {}
+    major: int = 0
+    minor: int = 0
 
     @property
     def is_dir(self) -> bool:
@@ -168,8 +170,8 @@ class RootTree:
     def _entry(self, path: str, folder: int, name: str) -> Entry | None:
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
-        if kind is None:
-            return None  # sockets do not go into layers
+        if kind is None or (kind == tar.CHAR and info.st_rdev == 0):
+            return None  # sockets do not go into layers, and this device would be a whiteout there
         link = os.readlink(name, dir_fd=folder) if kind == tar.SYMLINK else ""
         xattrs: dict[str, bytes] = {}
         if kind == tar.REG:
@@ -182,7 +184,7 @@ class RootTree:
                 }
         return Entry(
             path, kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_size if kind == tar.REG else 0,
-            info.st_mtime_ns, link, xattrs=xattrs,
+            info.st_mtime_ns, link, xattrs=xattrs, major=os.major(info.st_rdev), minor=os.minor(info.st_rdev),
         )  # fmt: skip
 
     def lookup(self, path: str) -> Entry | None:

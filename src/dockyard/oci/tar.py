@@ -141,6 +141,9 @@ class StreamReader:
 
     def _take(self, size: int) -> None:
         piece = self._read(size)
+        if not piece and not self._left:
+            self._pad = 0  # docker build -f OUTSIDE ends its archive right after the last file
+            return
         if not piece:
             raise BAD_TAR(cause="unexpected EOF")
         from_data = min(self._left, len(piece))

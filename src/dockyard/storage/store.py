@@ -406,7 +406,9 @@ class Store:
         }  # fmt: skip
         volumes = {volume.name: await self._run(self.volumes.usage, volume.name) for volume in self.volumes.all()}
         snapshots = {snapshot.key: (await self.usage(snapshot.key))[0] for snapshot in self.snapshots.all()}
-        return DiskUsage(sum(layer.content_size for layer in self.layers.all()), sizes, volumes, snapshots)
+        of_images = self.images.used_layers()  # the build cache counts its own
+        total = sum(layer.content_size for layer in self.layers.all() if layer.diff_id in of_images)
+        return DiskUsage(total, sizes, volumes, snapshots)
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work, *arguments)

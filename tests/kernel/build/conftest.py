@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -96,7 +97,7 @@ def until_listening(engine: PrivateEngine, port: int) -> None:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
     root = tmp_path_factory.mktemp("build")
     images = kit.archive(root / "images.tar")
-    with private_engine("dockyard", root / "engine") as made:
+    with private_engine(os.environ.get("BUILD_ENGINE", "dockyard"), root / "engine") as made:
         with Client(made.host, timeout=60) as client:
             headers = {"Content-Type": "application/x-tar"}
             list(client.objects("POST", "/images/load", body=images.read_bytes(), headers=headers))

@@ -120,10 +120,9 @@ def test_failures_are_told_in_the_stream(builder: BuildClient, text: str, senten
 
 
 def test_one_failing_stage_ends_the_others(builder: BuildClient) -> None:
-    text = "FROM busybox AS slow\nRUN sleep 100\nFROM busybox\nRUN exit 3\nCOPY --from=slow /x /x\n"
-    began = time.monotonic()
+    text = "FROM busybox AS slow\nRUN sleep 1000\nFROM busybox\nRUN exit 3\nCOPY --from=slow /x /x\n"
     assert "returned a non-zero code: 3" in builder.build(text).error
-    assert time.monotonic() - began < 60
+    assert not _sleeping("1000"), "told when everything has ended"
 
 
 def test_cancel_by_id(builder: BuildClient) -> None:
@@ -194,7 +193,7 @@ DOCKERFILE = (member("Dockerfile"), b"FROM busybox\nCOPY . /ctx/\n")
         raw_tar(DOCKERFILE, (member("../../etc/evil"), b"x")),
         raw_tar(DOCKERFILE, (member("a/../../evil"), b"x")),
         raw_tar(DOCKERFILE, (member("hard", tarfile.LNKTYPE, "/etc/passwd"), b"")),
-        raw_tar(DOCKERFILE)[:700],
+        raw_tar(DOCKERFILE)[:530],
         b"this is no tar at all" * 100,
         gzip.compress(raw_tar(DOCKERFILE))[:80],
         b"\x1f\x8b\x08\x00garbage",

@@ -20,14 +20,13 @@ _PING_HEADERS = {
     "Content-Type": "text/plain; charset=utf-8",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
-    "Docker-Experimental": "false",
     "Swarm": "inactive",
 }
 
 
-def ping_responses(builder_version: str) -> tuple[Response, Response]:
+def ping_responses(builder_version: str, *, experimental: bool = False) -> tuple[Response, Response]:
     """(GET, HEAD), made once: answering costs no encoding."""
-    headers = _PING_HEADERS | {"Builder-Version": builder_version}
+    headers = _PING_HEADERS | {"Builder-Version": builder_version, "Docker-Experimental": str(experimental).lower()}
     return Response(200, headers, b"OK"), Response(200, headers | {"Content-Length": "0"})
 
 

@@ -56,7 +56,8 @@ class Transcript:
                 vertex = _Vertex(event, event.position[0] == 1)
                 self._vertices[event.digest] = vertex
                 self._order.append(vertex)
-                self._order.sort(key=lambda v: v.queued.number)
+                if len(self._order) > 1 and self._order[-2].queued.number > event.number:
+                    self._order.sort(key=lambda v: v.queued.number)
             return
         if isinstance(event, Warned):
             if not event.rule:

@@ -1,0 +1,121 @@
+"""Contexts and archives as trees: limits, links, devices; and what COPY's tar makes of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from dockyard.build.context import Context, ContextLimits, read_context
+from dockyard.build.copy import Packing, Selected, TargetRoot, pack, place, select
+from dockyard.build.dockerfile.parser import SyntaxProblem, parse
+from dockyard.build.dockerfile.patterns import Patterns
+from dockyard.build.model import BaseImage, Copy, Request
+from dockyard.build.plan import plan
+from dockyard.build.tree import RootTree
+from dockyard.errors import Exhausted
+
+
+class Endless:
+    """A sender that never stops: one file header, then zeros for ever."""
+
+    def __init__(self, size: int) -> None:
+        info = tarfile.TarInfo("big")
+        info.size = size
+        self._head = info.tobuf(tarfile.GNU_FORMAT)
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._head:
+            head, self._head = self._head[:size], self._head[size:] if size >= 0 else b""
+            return head
+        return bytes(min(size, 1 << 16) if size >= 0 else 1 << 16)
+
+
+def archive(*members: tuple[str, bytes, str, bytes]) -> io.BytesIO:
+    """(name, tar type, link, content); devices are 1:3."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as made:
+        for name, kind, link, data in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size, info.uid = kind, link, len(data), 7
+            if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
+                info.devmajor, info.devminor = (1, 3) if not link else (0, 0)
+                info.linkname = ""
+            made.addfile(info, io.BytesIO(data))
+    out.seek(0)
+    return out
+
+
+@pytest.mark.parametrize("limits", [ContextLimits(bytes=1 << 20), ContextLimits()])
+def test_an_endless_context_is_refused(tmp_path: Path, limits: ContextLimits) -> None:
+    """Also one that only the disk would bound: what is promised is compared with what is free before it is read."""
+    with pytest.raises(Exhausted, match="over the limit"):
+        read_context(Endless(1 << 42), tmp_path, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_entries_are_refused(tmp_path: Path) -> None:
+    many = archive(*((f"f{n}", tarfile.REGTYPE, "", b"") for n in range(50)))
+    with pytest.raises(Exception, match="too many members"):
+        read_context(many, tmp_path, ContextLimits(entries=10))
+
+
+def _unpacked(context: Context) -> list[tarfile.TarInfo]:
+    tree = context.tree
+    top = tree.lookup("")
+    assert top is not None
+    chosen = [Selected(entry.path, entry, tree=tree) for entry in tree.walk(top)]
+    placed = place(Copy(("x.tar",), "/t/", add=True), chosen, TargetRoot(None))
+    out = io.BytesIO(b"".join(pack(placed, tree, Packing())))
+    with tarfile.open(fileobj=out) as made:
+        return [item for item in made if not item.isdir()]
+
+
+def test_an_archive_keeps_links_owners_and_devices(tmp_path: Path) -> None:
+    reader = archive(
+        ("a", tarfile.REGTYPE, "", b"content"), ("b", tarfile.LNKTYPE, "a", b""), ("null", tarfile.CHRTYPE, "", b""),
+        ("whiteout", tarfile.CHRTYPE, "zero", b""), ("s", tarfile.SYMTYPE, "a", b""),
+    )  # fmt: skip
+    context = read_context(reader, tmp_path, ContextLimits(), owners=True)
+    found = {item.name: item for item in _unpacked(context)}
+    context.close()
+    assert sorted(found) == ["t/a", "t/b", "t/null", "t/s"]
+    assert found["t/b"].islnk()
+    assert found["t/b"].linkname == "t/a"
+    assert (found["t/null"].devmajor, found["t/null"].devminor) == (1, 3)
+    assert found["t/a"].uid == 7
+
+
+def test_a_context_has_no_devices_and_no_owners(tmp_path: Path) -> None:
+    reader = archive(("a", tarfile.REGTYPE, "", b"x"), ("null", tarfile.CHRTYPE, "", b""))
+    context = read_context(reader, tmp_path, ContextLimits())
+    chosen = select(Copy((".",), "/t/"), context.tree, Patterns(()))
+    context.close()
+    assert [(item.relative, item.entry.uid) for item in chosen] == [("", 0), ("a", 0)]
+
+
+def test_a_root_shows_no_sockets(tmp_path: Path) -> None:
+    import socket
+
+    (tmp_path / "f").touch()
+    os.mkfifo(tmp_path / "p")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        fd = os.open(tmp_path, os.O_PATH)
+        try:
+            tree = RootTree(fd)
+            top = tree.lookup("")
+            assert top is not None
+            assert [entry.path for entry in tree.walk(top)] == ["f", "p"]
+        finally:
+            os.close(fd)
+
+
+def test_stages_nested_too_deeply_are_refused() -> None:
+    text = "FROM base AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\n" for n in range(5000))
+    images = {("base", "linux/amd64"): BaseImage("base", "sha256:1", {"config": {}}, ("sha256:d",))}
+    with pytest.raises(SyntaxProblem, match="too deeply"):
+        plan(parse(text), Request(), images, "linux/amd64")
