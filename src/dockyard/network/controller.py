@@ -328,6 +328,8 @@ class Controller:
         core.specs.clear()
         core.specs.update(specs)
         dead = [container for container in self._records.sandboxes if container not in live]
+        if len(dead) == len(self._records.sandboxes):
+            await self._default.evade()
         drivers = [(network, await core.driver(network)) for network in self._own_networks()]
 
         def restore() -> None:

@@ -271,6 +271,25 @@ async def test_default_bridge_follows_changed_flags(host, tmp_path: Path) -> Non
         await third.close()
 
 
+async def test_default_bridge_evades_an_engine_that_came_first(host) -> None:  # type: ignore[no-untyped-def]
+    first = await Controller.open(host.root, host.run, NetworkSettings())
+    await first.recover({}, {})
+    number = first.network("bridge").id
+    await first.uninstall()
+    await first.close()
+    host.command("ip", "link", "add", "docker0", "type", "bridge")
+    host.command("ip", "link", "set", "docker0", "up")
+    host.command("ip", "addr", "add", "172.17.5.1/16", "dev", "docker0")
+    second = await Controller.open(host.root, host.run, NetworkSettings())
+    await second.recover({}, {})
+    made = second.network("bridge")
+    assert (made.id, made.bridge, made.subnets[0].subnet) == (number, "dockyard0", "172.18.0.0/16")
+    assert "172.17.0.1" not in host.command("ip", "addr", "show", "docker0")
+    await second.uninstall()
+    await second.close()
+    host.command("ip", "link", "del", "docker0")
+
+
 async def test_no_default_bridge(host) -> None:  # type: ignore[no-untyped-def]
     controller = await Controller.open(host.root, host.run, NetworkSettings(bridge="none"))
     await controller.recover({}, {})
