@@ -60,9 +60,9 @@ class Controller:
         chosen, thread, records = settings or NetworkSettings(), NetnsThread("network"), Records(root / "network.db")
         mtu = chosen.mtu or await thread.run(kernelwork.uplink_mtu)
         if not (table := records.meta("table")) and chosen.families:
-            table = await thread.run(lambda: walls.free_table_name(new_id()))
+            table = await thread.run(lambda: walls.free_table_name(new_id(), str(root)))
             records.put_meta("table", table)
-        firewall = await thread.run(lambda: walls.make(chosen, table))
+        firewall = await thread.run(lambda: walls.make(chosen, table, str(root)))
 
         async def taken() -> list[str]:
             routes = await thread.run(kernelwork.host_networks)

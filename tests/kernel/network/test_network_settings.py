@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,28 @@ async def test_default_bridge_follows_changed_flags(host, tmp_path: Path) -> Non
         await third.uninstall()
     finally:
         await third.close()
+
+
+async def test_table_of_an_engine_that_is_gone_is_taken_over(host, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = await Controller.open(tmp_path / "first", host.run, NetworkSettings())
+    await first.recover({}, {})
+    made = spec("a", tmp_path / "a", bindings=WEB)
+    await first.connect(made.container_id, "a", "bridge", EndpointSettings())
+    await first.setup(made)
+    await first.close()
+    assert "8080" in host.nft("list table ip dockyard")
+    beside = await Controller.open(host.root, tmp_path / "run2", NetworkSettings())
+    assert beside._records.meta("table").startswith("dockyard_"), "the first one may come back"
+    await beside.close()
+    shutil.rmtree(host.root)
+    shutil.rmtree(tmp_path / "first")
+    second = await Controller.open(host.root, host.run, NetworkSettings())
+    await second.recover({}, {})
+    assert second._records.meta("table") == "dockyard"
+    assert "8080" not in host.nft("list table ip dockyard")
+    await second.uninstall()
+    await second.close()
+    host.command("ip", "link", "del", "docker0")
 
 
 async def test_default_bridge_evades_an_engine_that_came_first(host) -> None:  # type: ignore[no-untyped-def]
