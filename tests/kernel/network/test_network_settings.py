@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import shutil
 import socket
 from pathlib import Path
@@ -119,6 +121,29 @@ async def test_proxied_ports_outlive_the_daemon_and_end_with_the_container(host,
     assert refused(host, None, "::1", 8080)
     await helper.uninstall()
     await helper.close()
+
+
+async def test_proxy_ends_with_the_engines_directory(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    await start("a", bindings=WEB)
+    await controller._sandboxes._publishing._proxy.settled()  # type: ignore[union-attr]
+    control = host.run / "port-proxy"
+
+    def processes() -> list[str]:
+        found = [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if str(control).encode() in _read(path)]
+        return [pid for pid in found if int(pid) != os.getpid()]
+
+    (pid,) = processes()
+    descriptor = os.pidfd_open(int(pid))
+    control.unlink()
+    assert select.select([descriptor], [], [], 30)[0], "it looks around every ten seconds"
+    os.close(descriptor)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 async def test_neighbours_are_told_of_a_new_holder(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
