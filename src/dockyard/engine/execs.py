@@ -11,7 +11,9 @@ from dockyard.engine import errors
 from dockyard.engine.container import Container
 from dockyard.engine.containers import Containers
 from dockyard.engine.kit import Kit
+from dockyard.engine.lifecycle import link_environment
 from dockyard.engine.ports import ExecProcess, Stream
+from dockyard.errors import DockyardError
 from dockyard.model import new_id
 from dockyard.model.exchange import Frame
 
@@ -111,7 +113,7 @@ class Execs:
         try:
             process = await self._kit.supervisor.operate(
                 self._kit.runtime.exec_start(
-                    container.record, found.id, config, tty=with_tty,
+                    container.record, found.id, _with_links(container, config), tty=with_tty,
                     stdin=bool(config.get("AttachStdin")) and not detach, size=size or found.size,
                 ),
                 f"exec {exec_id}",
@@ -173,3 +175,14 @@ def _size(value: Any) -> tuple[int, int] | None:
     if isinstance(value, list) and len(value) == 2 and all(isinstance(item, int) and item > 0 for item in value):
         return value[0], value[1]
     return None
+
+
+def _with_links(container: Container, config: Json) -> Json:
+    """A command in a container knows of its links what its first process knows; the container's own variables win."""
+    try:
+        told = link_environment(container)
+    except DockyardError:
+        return config  # A linked container has ended: the command runs all the same.
+    own = {item.partition("=")[0] for item in container.record.config.env or ()}
+    extra = [item for item in told if item.partition("=")[0] not in own]
+    return {**config, "Env": [*extra, *(config.get("Env") or ())]} if extra else config

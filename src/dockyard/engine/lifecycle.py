@@ -101,7 +101,7 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
     request = StartRequest(
         record=record, rootfs=rootfs, mounts=mounts, netns=netns, hostname=record.config.hostname,
         pid_of=_joined_processes(container), directory=str(directory), exit_command=(*kit.exit_command, record.id),
-        environment=_link_environment(container),
+        environment=link_environment(container),
     )  # fmt: skip
     undo.add("runtime", lambda: kit.runtime.delete(record.id))
     process, warnings = await kit.runtime.create(request)
@@ -120,7 +120,7 @@ async def _mount(container: Container, point: MountPoint, undo: Undo) -> Mounted
     return Mounted(point, point.source)
 
 
-def _link_environment(container: Container) -> list[str]:
+def link_environment(container: Container) -> list[str]:
     """What Engine links tell of the containers they name, on the default bridge only, as in moby's
     setupLinkedContainers: elsewhere a link is a name in DNS, and may dangle. Raises Conflict when one does not run."""
     kit, found = container.kit, []

@@ -60,9 +60,9 @@ class Controller:
         chosen, thread, records = settings or NetworkSettings(), NetnsThread("network"), Records(root / "network.db")
         mtu = chosen.mtu or await thread.run(kernelwork.uplink_mtu)
         if not (table := records.meta("table")) and chosen.families:
-            table = await thread.run(lambda: walls.free_table_name(new_id()))
+            table = await thread.run(lambda: walls.free_table_name(new_id(), str(root)))
             records.put_meta("table", table)
-        firewall = await thread.run(lambda: walls.make(chosen, table))
+        firewall = await thread.run(lambda: walls.make(chosen, table, str(root)))
 
         async def taken() -> list[str]:
             routes = await thread.run(kernelwork.host_networks)
@@ -328,6 +328,8 @@ class Controller:
         core.specs.clear()
         core.specs.update(specs)
         dead = [container for container in self._records.sandboxes if container not in live]
+        if len(dead) == len(self._records.sandboxes):
+            await self._default.evade()
         drivers = [(network, await core.driver(network)) for network in self._own_networks()]
 
         def restore() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from dockyard.kernel import netlink_route as rt
 from dockyard.kernel.netlink import NetlinkSocket
 from dockyard.network import creation, errors, files, hostfiles, ipam, kernelwork
@@ -25,6 +27,18 @@ class DefaultBridge:
     async def create(self) -> None:
         if self._core.settings.bridge != DISABLED:
             self._core.records.put_network(await self._planned(None))
+
+    async def evade(self) -> None:
+        """After a reboot another engine may have come first and have our device's name: then it is theirs, and ours is
+        made anew beside it, clear of their subnet. For when no container runs."""
+        before = self.find()
+        if before is None or before.adopted or self._core.settings.bridge:
+            return
+        present, addresses = await self._core.thread.run(lambda: bridge_interface(before.bridge))
+        own = {f"{item.gateway}/{item.subnet.partition('/')[2]}" for item in before.subnets}
+        if present and addresses and not own & set(addresses):
+            after = await self._planned(None)
+            self._core.records.put_network(msgspec.structs.replace(after, id=before.id, created=before.created))
 
     async def renew(self) -> None:
         """After a restart with other flags. Containers that run keep what they have until the last one has ended and

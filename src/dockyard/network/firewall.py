@@ -34,6 +34,8 @@ from dockyard.network.model import FAMILIES, LinkRule, Network, Published, Sandb
 
 NAME = "dockyard"
 """Our table; a second engine in the same network namespace takes another name."""
+MAX_COMMENT = 128
+"""Bytes; nftnl's limit."""
 APPROVAL = "10m"
 """How long a sender's approval lasts before the host's policy is asked again."""
 _ADDRESS = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
@@ -41,7 +43,7 @@ _LOOPBACK = {"ip": "127.0.0.0/8", "ip6": "::1"}
 _ICMP = {"ip": "icmp", "ip6": "ipv6-icmp"}
 
 _SETS = """
-add table {f} {t}
+add table {f} {t}{owner}
 add set {f} {t} bridges {{ type ifname; }}
 add set {f} {t} internal {{ type ifname; }}
 add set {f} {t} masked {{ type ifname; }}
@@ -192,6 +194,8 @@ class Rules:
     families: Sequence[str] = FAMILIES
     guarded: bool = False
     fwmark: str = ""
+    owner: str = ""
+    """The engine's data root, written beside the table: whoever finds it knows whether that engine is still there."""
 
     def elements(self, sandbox: Sandbox) -> list[Element]:
         return self._chosen([*port_elements(sandbox.published, guarded=self.guarded), *link_elements(sandbox.links)])
@@ -227,7 +231,7 @@ class Rules:
             own = "" if family == "ip" else f"{family} daddr != ::1 "
             guard = _GUARD.format(**words).lstrip() if self.guarded else ""
             mark = _MARK.format(**words, **_mark(self.fwmark)) if self.fwmark else ""
-            text += _SETS.format(**words)
+            text += _SETS.format(**words, owner=_comment(self.owner))
             text += _RULES.format(
                 **words, loopback=_LOOPBACK[family], icmp=_ICMP[family], own=own, guard=guard, mark=mark
             )
@@ -238,6 +242,11 @@ class Rules:
 
     def remove(self) -> str:
         return "".join(f"add table {family} {self.table}\ndelete table {family} {self.table}\n" for family in FAMILIES)
+
+
+def _comment(owner: str) -> str:
+    fits = owner and len(owner) < MAX_COMMENT and not set(owner) & set('"\\\n')
+    return f' {{ comment "{owner}"; }}' if fits else ""
 
 
 def _mark(text: str) -> dict[str, int]:

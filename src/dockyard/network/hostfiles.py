@@ -12,6 +12,8 @@ from dockyard.network.model import NetworkSettings, SandboxSpec
 RESOLV_CONF = Path("/etc/resolv.conf")
 SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
 HOSTS = Path("/etc/hosts")
+MAX_HOSTS = 1 << 20
+"""Characters of a container's hosts file that are kept: it is the container's to write."""
 
 
 def host_resolv_conf() -> str:
@@ -27,9 +29,10 @@ def host_resolv_conf() -> str:
 
 def write(
     spec: SandboxSpec, settings: NetworkSettings, linked: Sequence[tuple[str, Sequence[str]]], own: Sequence[str],
-    gateways: Sequence[str], *, embedded: bool,
+    gateways: Sequence[str], *, embedded: bool, live: bool,
 ) -> None:  # fmt: skip
-    """hosts, hostname and resolv.conf. ``linked``: (address, names) of links; ``own``: the container's addresses."""
+    """hosts, hostname and resolv.conf. ``linked``: (address, names) of links; ``own``: the container's addresses;
+    ``live``: the container runs, and lines that it added to hosts stay."""
     if spec.mode == "host":
         hosts = HOSTS.read_text() if HOSTS.exists() else ""
         hosts += "".join(f"{address}\t{name}\n" for name, address in map(files.split_extra_host, spec.extra_hosts))
@@ -44,9 +47,21 @@ def write(
     )  # fmt: skip
     where = Path(spec.files_dir)
     # In place: the files are bind mounted into the container, new ones would not be seen there.
-    where.joinpath("hosts").write_text(hosts)
+    where.joinpath("hosts").write_text(hosts + (_added_lines(where) if live else ""))
+    where.joinpath("hosts.last").write_text(hosts)
     where.joinpath("hostname").write_text(spec.hostname + "\n")
     _write_resolv_conf(where, resolv)
+
+
+def _added_lines(where: Path) -> str:
+    """What others wrote into hosts since we did."""
+    path, last = where / "hosts", where / "hosts.last"
+    if not (path.exists() and last.exists()):
+        return ""
+    known = set(last.read_text(errors="replace").splitlines())
+    with path.open(errors="replace") as current:
+        rows = current.read(MAX_HOSTS).splitlines()
+    return "".join(f"{row}\n" for row in rows if row not in known)
 
 
 def _write_resolv_conf(where: Path, text: str) -> None:

@@ -52,12 +52,13 @@ def wanted(
 
 
 def _span(text: str) -> range:
-    first, _, last = text.partition("-")
-    if not first:
+    if not text:
         return range(0)
-    if not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first) <= MAX_PORT):
+    first, dash, last = text.partition("-")
+    last = last if dash else first
+    if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= MAX_PORT):
         raise BAD(cause=f'invalid port specification: "{text}"')
-    return range(int(first), int(last or first) + 1)
+    return range(int(first), int(last) + 1)
 
 
 def ipv6_listens() -> bool:

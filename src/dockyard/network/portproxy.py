@@ -7,7 +7,8 @@ the unix socket CONTROL for one JSON message at a time::
     {"add": CONTAINER, "rows": [{"protocol", "address", "port"}, ...]} with one bound socket per row
     {"drop": CONTAINER}    {"keep": [CONTAINER, ...]}                           answer: ok, or what is wrong
 
-It ends when nothing is left to carry and no daemon is connected. Bounds: ``CONNECTIONS`` at once, ``UDP_CLIENTS`` per
+It ends when nothing is left to carry and no daemon is connected, or its socket's path is gone (the engine's directory
+was removed). Bounds: ``CONNECTIONS`` at once, ``UDP_CLIENTS`` per
 port for ``UDP_IDLE`` seconds.
 """
 
@@ -22,6 +23,8 @@ import sys
 from typing import Any
 
 CONNECTIONS = 4096
+LOOK_AROUND = 10.0
+"""Seconds between two looks at whether the engine's directory is still there."""
 CONNECT_LIMIT = 10.0
 BUFFER = 1 << 16
 UDP_CLIENTS = 1024
@@ -196,7 +199,7 @@ def listen(path: str) -> socket.socket:
     return listener
 
 
-async def serve(listener: socket.socket) -> None:
+async def serve(listener: socket.socket, path: str) -> None:
     control, loop = Control(), asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -209,7 +212,10 @@ async def serve(listener: socket.socket) -> None:
             task.add_done_callback(tasks.discard)
 
     accepting = loop.create_task(accept())
-    await control.idle.wait()
+    while not control.idle.is_set() and os.path.exists(path):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AROUND):
+                await control.idle.wait()
     accepting.cancel()
 
 
@@ -218,7 +224,7 @@ def main(path: str) -> None:
     listener = listen(path)
     if os.fork():
         os._exit(0)
-    asyncio.run(serve(listener))
+    asyncio.run(serve(listener, path))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 

@@ -196,7 +196,7 @@ class Sandboxes:
         if made is not None:
             self.names.serve(container, made)
         await self._follow_gateway(container)
-        self._files.write(container)
+        self._files.write(container, live=True)
 
     async def leave_live(self, network: Network, endpoint: Endpoint) -> None:
         """The endpoint's record is gone already."""
@@ -206,7 +206,7 @@ class Sandboxes:
         doors = routing.doors(core.records.pairs(container))
         await core.thread.run(lambda: _route_live(sandbox.netns, doors))
         await self._follow_gateway(container)
-        self._files.write(container)
+        self._files.write(container, live=True)
 
     async def _depart(self, network: Network, endpoint: Endpoint, netns: str) -> None:
         """One endpoint out of its sandbox and back at its drivers. What cannot be undone is logged: leaving never fails."""

@@ -23,7 +23,7 @@ class SandboxFiles:
             return True
         return bool(wired) and not (spec.dns or self._core.settings.dns) and hostfiles.only_loopback_servers()
 
-    def write(self, container: str) -> None:
+    def write(self, container: str, *, live: bool = False) -> None:
         spec = self._core.specs.get(container)
         if spec is None:
             return
@@ -37,7 +37,8 @@ class SandboxFiles:
         ]
         own = [address for _, endpoint in pairs for address in endpoint.addresses]
         embedded = self.embedded(spec, pairs)
-        hostfiles.write(spec, self._core.settings, rows, own, self._host_gateways(pairs), embedded=embedded)
+        gateways = self._host_gateways(pairs)
+        hostfiles.write(spec, self._core.settings, rows, own, gateways, embedded=embedded, live=live)
 
     def _host_gateways(self, pairs: Sequence[routing.Pair]) -> list[str]:
         """What ``host-gateway`` stands for: the administrator's addresses, or the host's on the container's network."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from dockyard.kernel import nft
 from dockyard.kernel.netlink import NetlinkError, NetlinkSocket
@@ -17,6 +19,8 @@ from dockyard.network.firewall import NAME, Element, Rules, packed
 from dockyard.network.iptables import IptablesFirewall
 from dockyard.network.model import LinkRule, Network, NetworkSettings, Published, Sandbox
 from dockyard.network.ports import Firewall
+
+_OWNER = re.compile(r'^\s*comment "([^"]*)"', re.MULTILINE)
 
 
 class NoFirewall:
@@ -154,13 +158,13 @@ class NftFirewall:
             return []
 
 
-def make(settings: NetworkSettings, table: str) -> Firewall:
+def make(settings: NetworkSettings, table: str, owner: str) -> Firewall:
     """The best one that works here and that the administrator allows. Raises Unavailable."""
     if not settings.families:
         return NoFirewall()
     have_iptables = shutil.which("iptables") is not None
     if settings.firewall_backend in {"", "nftables"} and nft.available():
-        rules = Rules(table, settings.families, settings.respect_host_firewall, settings.bridge_accept_fwmark)
+        rules = Rules(table, settings.families, settings.respect_host_firewall, settings.bridge_accept_fwmark, owner)
         return NftFirewall(rules, user_chain=have_iptables)
     if settings.firewall_backend == "nftables":
         raise NO_FIREWALL(cause="nftables does not answer on this host")
@@ -169,15 +173,18 @@ def make(settings: NetworkSettings, table: str) -> Firewall:
     raise NO_FIREWALL(cause="neither libnftables nor iptables is installed")
 
 
-def free_table_name(engine: str) -> str:
-    """``dockyard``, or with the engine's own mark where another engine in this network namespace has that."""
+def free_table_name(engine: str, owner: str) -> str:
+    """``dockyard``, or with the engine's own mark where another engine in this network namespace has that. A table whose
+    engine's data root is gone, or was emptied and is ours now, is nobody's any more."""
     try:
         with Nft() as context:
-            tables = context.run("list tables")
+            found = [item["table"] for item in context.json("list tables") if "table" in item]
+            texts = [context.run(f"list table {item['family']} {NAME}") for item in found if item["name"] == NAME]
     except NftError:
         return NAME
-    taken = {line.split()[-1] for line in tables.splitlines()}
-    return f"{NAME}_{engine[:8]}" if NAME in taken else NAME
+    owners = {match[1] if (match := _OWNER.search(text)) else "" for text in texts}
+    alive = any(not path or (path != owner and Path(path).exists()) for path in owners)
+    return f"{NAME}_{engine[:8]}" if alive else NAME
 
 
 __all__ = ["NftFirewall", "NoFirewall", "free_table_name", "make"]

@@ -106,6 +106,7 @@ PROMISES: dict[str, Check] = {
         {"DB_NAME=/linked/db", "DB_PORT_5432_TCP_PORT=5432", "DB_ENV_COLOUR=red"}
         <= set(box.run("linked", "sh", "-c", "tr '\\0' '\\n' </proc/1/environ").splitlines())
     ),
+    "a command in the container has them, too": lambda box: "DB_PORT_5432_TCP_PORT=5432" in box.run("linked", "env"),
     "container:NAME shares interfaces": lambda box: "10.31.0.20" in box.run("shared", "ip", "addr"),
     "and ports": lambda box: box.reaches("shared", "127.0.0.1"),
     "network none has the loopback only": lambda box: box.run("bare", "ls", "/sys/class/net").split() == ["lo"],

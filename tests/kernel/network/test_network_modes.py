@@ -204,6 +204,23 @@ async def test_ports_follow_the_gateway_endpoint(host, controller: Controller, s
     await start("b", bindings=WEB)
 
 
+async def test_hosts_keeps_what_the_container_added(host, controller: Controller, start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    await controller.create_network(network("10.77.0.0/24"))
+    box = await start("a", extra_hosts=("db:10.9.9.9", "gate:host-gateway"))
+    hosts = tmp_path / "a" / "hosts"
+    assert "10.9.9.9\tdb\n172.17.0.1\tgate\n172.17.0.2\ta\n" in hosts.read_text()
+    with hosts.open("a") as added:
+        added.write("192.0.2.9 mine\n")
+    spec = controller._core.specs[box.container]
+    await controller.connect(box.container, "a", "lan", EndpointSettings(), spec)
+    assert hosts.read_text().endswith("172.17.0.2\ta\n10.77.0.2\ta\n192.0.2.9 mine\n")
+    await controller.disconnect(box.container, "lan")
+    assert hosts.read_text().endswith("172.17.0.2\ta\n192.0.2.9 mine\n")
+    await controller.teardown(box.container)
+    await controller.setup(spec)
+    assert "mine" not in hosts.read_text(), "a start makes it anew, as in Docker"
+
+
 async def test_endpoint_sysctls_interface_name_and_mac(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
     wish = EndpointSettings(mac_address="02:42:00:00:00:99", driver_opts={
         "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.arp_ignore=2",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,29 @@ async def test_proxied_ports_outlive_the_daemon_and_end_with_the_container(host,
     assert refused(host, None, "::1", 8080)
     await helper.uninstall()
     await helper.close()
+
+
+async def test_proxy_ends_with_the_engines_directory(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    await start("a", bindings=WEB)
+    await controller._sandboxes._publishing._proxy.settled()  # type: ignore[union-attr]
+    control = host.run / "port-proxy"
+
+    def processes() -> list[str]:
+        found = [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if str(control).encode() in _read(path)]
+        return [pid for pid in found if int(pid) != os.getpid()]
+
+    (pid,) = processes()
+    descriptor = os.pidfd_open(int(pid))
+    control.unlink()
+    assert select.select([descriptor], [], [], 30)[0], "it looks around every ten seconds"
+    os.close(descriptor)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 async def test_neighbours_are_told_of_a_new_holder(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
@@ -269,6 +295,47 @@ async def test_default_bridge_follows_changed_flags(host, tmp_path: Path) -> Non
         await third.uninstall()
     finally:
         await third.close()
+
+
+async def test_table_of_an_engine_that_is_gone_is_taken_over(host, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = await Controller.open(tmp_path / "first", host.run, NetworkSettings())
+    await first.recover({}, {})
+    made = spec("a", tmp_path / "a", bindings=WEB)
+    await first.connect(made.container_id, "a", "bridge", EndpointSettings())
+    await first.setup(made)
+    await first.close()
+    assert "8080" in host.nft("list table ip dockyard")
+    beside = await Controller.open(host.root, tmp_path / "run2", NetworkSettings())
+    assert beside._records.meta("table").startswith("dockyard_"), "the first one may come back"
+    await beside.close()
+    shutil.rmtree(host.root)
+    shutil.rmtree(tmp_path / "first")
+    second = await Controller.open(host.root, host.run, NetworkSettings())
+    await second.recover({}, {})
+    assert second._records.meta("table") == "dockyard"
+    assert "8080" not in host.nft("list table ip dockyard")
+    await second.uninstall()
+    await second.close()
+    host.command("ip", "link", "del", "docker0")
+
+
+async def test_default_bridge_evades_an_engine_that_came_first(host) -> None:  # type: ignore[no-untyped-def]
+    first = await Controller.open(host.root, host.run, NetworkSettings())
+    await first.recover({}, {})
+    number = first.network("bridge").id
+    await first.uninstall()
+    await first.close()
+    host.command("ip", "link", "add", "docker0", "type", "bridge")
+    host.command("ip", "link", "set", "docker0", "up")
+    host.command("ip", "addr", "add", "172.17.5.1/16", "dev", "docker0")
+    second = await Controller.open(host.root, host.run, NetworkSettings())
+    await second.recover({}, {})
+    made = second.network("bridge")
+    assert (made.id, made.bridge, made.subnets[0].subnet) == (number, "dockyard0", "172.18.0.0/16")
+    assert "172.17.0.1" not in host.command("ip", "addr", "show", "docker0")
+    await second.uninstall()
+    await second.close()
+    host.command("ip", "link", "del", "docker0")
 
 
 async def test_no_default_bridge(host) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,189 @@
+"""The pure decisions of the network room: iptables' rules, DOCKER-USER, ports wanted, requests of any shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dockyard.errors import DockyardError, InvalidParameter
+from dockyard.model import EndpointSettings, PortBinding
+from dockyard.model.network import EndpointIPAMConfig
+from dockyard.network import coexist, creation, files, iptables, requests, routing
+from dockyard.network.hostports import wanted
+from dockyard.network.ipam import Ledger
+from dockyard.network.model import Endpoint, Joined, Network, NetworkSettings, Published, Sandbox, Subnet
+
+BRIDGE = "com.docker.network.bridge."
+
+
+def bridge(name: str = "lan", **options: str) -> Network:
+    return Network("a" * 64, name, "bridge", "", (Subnet("10.1.0.0/24", "10.1.0.1"),), {f"{BRIDGE}name": "br0", **options})
+
+
+def rules(network: Network, *published: Published) -> list[str]:
+    return iptables.rules("ip", [network], [Sandbox("c", "", published)], ["eth0"])["filter"]
+
+
+# -- iptables ---------------------------------------------------------------------------------------------------------
+
+
+def test_iptables_drops_what_is_not_published_last() -> None:
+    found = rules(bridge(), Published(80, "tcp", "0.0.0.0", 8080, "10.1.0.2"))
+    assert found.index("-A DOCKYARD-FORWARD -o br0 -m conntrack --ctstate DNAT -j ACCEPT") < found.index(
+        "-A DOCKYARD-FORWARD -o br0 -j DROP"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule"),
+    [("routed", "-o br0 -p icmp -j ACCEPT"), ("nat-unprotected", "-o br0 -j ACCEPT")],
+)
+def test_iptables_gateway_modes(mode: str, rule: str) -> None:
+    text = f"-A DOCKYARD-FORWARD {rule}"
+    assert text in rules(bridge(**{f"{BRIDGE}gateway_mode_ipv4": mode}))
+    assert text not in rules(bridge())
+
+
+def test_iptables_document_declares_only_what_is_ours() -> None:
+    wanted_rules = iptables.rules("ip", [bridge()], [], [])
+    first = iptables.document("ip", "", wanted_rules)
+    assert ":DOCKER-USER - [0:0]" in first
+    assert first.index("-I FORWARD -j DOCKYARD-FORWARD") < first.index("-I FORWARD -j DOCKER-USER"), "the user's is put first at last"
+    saved = "*filter\n:FORWARD DROP [0:0]\n:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKYARD-FORWARD\nCOMMIT\n"
+    again = iptables.document("ip", saved, wanted_rules)
+    assert ":DOCKER-USER" not in again, "declaring it would empty it"
+    assert "-I FORWARD" not in again
+
+
+def test_iptables_farewell_leaves_an_administrators_chain() -> None:
+    saved = "*filter\n:DOCKER-USER - [0:0]\n:DOCKYARD-FORWARD - [0:0]\n-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKYARD-FORWARD\n"
+    used = saved + "-A DOCKER-USER -s 10.0.0.0/8 -j DROP\n"
+    assert "-X DOCKER-USER" in iptables.farewell("ip", saved + "COMMIT\n")
+    assert "DOCKER-USER" not in iptables.farewell("ip", used + "COMMIT\n")
+
+
+# -- other tables -----------------------------------------------------------------------------------------------------
+
+
+def chain(name: str, policy: str = "") -> dict[str, Any]:
+    return {"chain": {"name": name, **({"policy": policy} if policy else {})}}
+
+
+def jump(handle: int, target: str, where: str = "FORWARD") -> dict[str, Any]:
+    return {"rule": {"chain": where, "handle": handle, "expr": [{"counter": None}, {"jump": {"target": target}}]}}
+
+
+def test_user_chain_is_made_once() -> None:
+    assert coexist.user_chain("ip", []).splitlines()[-1] == "insert rule ip filter FORWARD counter jump DOCKER-USER"
+    there = [chain("FORWARD", "accept"), chain("DOCKER-USER"), jump(5, "DOCKER-USER")]
+    assert coexist.user_chain("ip", there) == ""
+
+
+def test_user_chain_goes_only_if_nobody_uses_it() -> None:
+    there = [chain("FORWARD", "accept"), chain("DOCKER-USER"), jump(5, "DOCKER-USER")]
+    assert coexist.without_user_chain("ip", there).splitlines() == [
+        "delete rule ip filter FORWARD handle 5", "delete chain ip filter DOCKER-USER", "delete table ip filter",
+    ]  # fmt: skip
+    used = [*there, {"rule": {"chain": "DOCKER-USER", "handle": 6, "expr": [{"drop": None}]}}]
+    assert coexist.without_user_chain("ip", used) == ""
+    others = [*there, chain("INPUT", "accept")]
+    assert "delete table" not in coexist.without_user_chain("ip", others)
+
+
+# -- ports ------------------------------------------------------------------------------------------------------------
+
+
+def test_ranges_of_ports() -> None:
+    rows = wanted((), {"90-91/udp": [PortBinding(host_port="9090-9091")], "80/tcp": [PortBinding(host_port="8000-8009")]}, False)
+    assert rows == [
+        (90, "udp", "", range(9090, 9091)), (91, "udp", "", range(9091, 9092)), (80, "tcp", "", range(8000, 8010)),
+    ]  # fmt: skip
+    assert wanted(("80/tcp",), {}, True) == [(80, "tcp", "", range(0))]
+    assert wanted((), {"80/tcp": [PortBinding(host_port="0")]}, False) == [(80, "tcp", "", range(0))]
+
+
+@pytest.mark.parametrize("text", ["x", "80-", "9-8", "70000", "-5"])
+def test_ports_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="invalid port specification"):
+        wanted((), {"80/tcp": [PortBinding(host_port=text)]}, False)
+
+
+# -- addresses --------------------------------------------------------------------------------------------------------
+
+
+def test_ledger_gives_back_and_keeps_wishes_free() -> None:
+    ledger, subnet = Ledger(), Subnet("10.1.0.0/29", "10.1.0.1", auxiliary={"router": "10.1.0.2"})
+    waiting = Endpoint("w", "n", "c", "w", EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="10.1.0.3")))
+    ledger.add(waiting)
+    first = ledger.allocate("n", "lan", subnet, "")
+    assert first == "10.1.0.4/29"
+    ledger.add(Endpoint("x", "n", "c", "x", address=first))
+    assert ledger.allocate("n", "lan", subnet, "") == "10.1.0.5/29"
+    ledger.drop(Endpoint("x", "n", "c", "x", address=first))
+    assert ledger.allocate("n", "lan", subnet, "") == first
+    assert ledger.allocate("n", "lan", subnet, "10.1.0.3") == "10.1.0.3/29"
+    with pytest.raises(DockyardError, match="Address already in use"):
+        ledger.allocate("n", "lan", subnet, "10.1.0.2")
+
+
+# -- routing ----------------------------------------------------------------------------------------------------------
+
+
+def test_gateway_by_priority_then_name_never_internal() -> None:
+    low, high = bridge("a"), bridge("b")
+    inner = Network("c" * 64, "0", "bridge", "", low.subnets, internal=True)
+    wish = EndpointSettings(gw_priority=1)
+    pairs = [(inner, Endpoint("1", "", "", "")), (low, Endpoint("2", "", "", "")), (high, Endpoint("3", "", "", "", wish))]
+    assert [network.name for network, _ in [routing.gateway(pairs)]] == ["b"]  # type: ignore[misc]
+    assert [network.name for network, _ in [routing.gateway(pairs[:2])]] == ["a"]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("joined", "needed"),
+    [(Joined("x"), True), (Joined("x", gateway="10.0.0.1"), False), (Joined("x", no_gateway_service=True), False)],
+)
+def test_who_needs_a_way_out(joined: Joined, needed: bool) -> None:
+    remote = Network("a" * 64, "wires", "weave", "", (Subnet("10.1.0.0/24", "10.1.0.1"),))
+    assert routing.needs_gateway_network([(remote, Endpoint("1", "", "", "", joined=joined))]) is needed
+    assert not routing.needs_gateway_network([(remote, Endpoint("1", "", "", "", joined=joined)), (bridge(), Endpoint("2", "", "", ""))])
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ("Driver", "Options", "Labels", "ConfigFrom", "EnableIPv6", "Internal", "ConfigOnly", "Ingress")
+ROW = st.fixed_dictionaries({}, optional=dict.fromkeys(("Subnet", "Gateway", "IPRange", "AuxiliaryAddresses"), JSON))
+IPAM = st.fixed_dictionaries({}, optional={"Driver": JSON, "Options": JSON, "Config": st.lists(ROW | JSON, max_size=2) | JSON})
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries({"Name": st.just("n") | JSON}, optional=dict.fromkeys(KEYS, JSON) | {"IPAM": IPAM | JSON}))
+def test_a_request_of_any_shape_is_refused_or_understood(body: dict[str, Any]) -> None:
+    kind = "understood"
+    try:
+        creation.draft(requests.checked(body), [], NetworkSettings())
+    except DockyardError as error:
+        kind = error.kind
+    assert kind in {"understood", "invalid parameter", "forbidden", "not found", "unavailable"}
+
+
+def test_all_that_is_wrong_with_an_endpoint_is_told_at_once() -> None:
+    wish = EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="::1", link_local_ips=["x"]), mac_address="00:11")
+    with pytest.raises(InvalidParameter) as caught:
+        requests.check_endpoint(bridge(), wish)
+    assert caught.value.message.splitlines() == [
+        "invalid endpoint settings:", "invalid IPv4 address: ::1", "invalid link-local IP address: x",
+        "invalid MAC address: 00:11",
+    ]  # fmt: skip
+
+
+def test_host_gateway_stands_for_every_address_given() -> None:
+    text = files.hosts([], ["gate:host-gateway"], ["172.17.0.1", "fd00::1"])
+    assert text.endswith("172.17.0.1\tgate\nfd00::1\tgate\n")
