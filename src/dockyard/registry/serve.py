@@ -129,6 +129,9 @@ async def serve(args: argparse.Namespace, pages: Pages | None) -> None:
     scheme = "http" if tls is None else "https"
     log = logging.getLogger("dockyard.registry")
     log.info("serving %s://%s:%d data=%s", scheme, host, bound, args.data)
+    if config.auth == "accounts" and not await registry.core.db.read(admin.accounts):
+        place = "" if args.data == DEFAULT_DATA else f" --data {args.data}"
+        log.warning("nobody can log in yet: dockyard registry%s user add NAME --admin", place)
     if tls is None and not _loopback(host):
         log.warning("passwords travel in the clear: use --tls-cert or --tls-self-made")
     ended = asyncio.Event()
