@@ -15,12 +15,14 @@ import pytest
 import urllib3
 
 from dockyard.errors import DockyardError, InvalidParameter, Unavailable
+from dockyard.registry.core import Config
 from dockyard.registry.database import Database, PostgresDatabase, SqliteDatabase, open_database
 from dockyard.registry.drivers.bucket import BucketStore, Part, chain
 from dockyard.registry.drivers.files import FileStore
 from dockyard.registry.ports import BlobStore
 from dockyard.testing.backends import fresh_schema, postgres, s3
 from dockyard.testing.registry_server import INDEX, PASSWORD, Served, digest, served
+from dockyard.web import pages
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +423,29 @@ def _actor() -> Any:
     from dockyard.registry.core import Actor
 
     return Actor("test")
+
+
+def test_every_page_on_postgresql(server: str, tmp_path: Path) -> None:
+    """The pages ask more of SQL than the protocol does."""
+    with fresh_schema(server, "pages") as url, served(tmp_path, Config(auth="none"), pages=pages, database=url) as it:
+        client = it.client()
+        it.run(it.registry.accounts.create("acme", kind="org"))
+        it.run(it.registry.accounts.create("alice"))
+        client.api("PUT", "accounts/acme/members/alice")
+        client.api("POST", "accounts/acme/teams", name="crew")
+        client.api("POST", "accounts/acme/webhooks", url="http://127.0.0.1:9/", events=["TAG_PUSH"])
+        client.api("POST", "accounts/acme/rules", keep_last="3")
+        client.manifest("acme/web", "v1")
+        client.api("PUT", "repositories/acme/web/-/grant", team="acme/crew", level="read")
+        client.api("PUT", "accounts/acme/grant", user="alice", level="admin")
+        client.api("POST", "gc", wait=True)
+        assert client.api("POST", "accounts/acme/retention")["tags"] == []
+        for path in ("/", "/?q=web", "/r/acme/web", "/r/acme/web/-/tags/v1", "/r/acme/web/-/access", "/r/acme/web/-/mirrors",
+                     "/r/acme/web/-/settings", "/n/acme", "/n/acme/-/members", "/n/acme/-/webhooks", "/n/acme/-/retention",
+                     "/n/alice/-/tokens", "/system", "/system/accounts", "/system/upstreams", "/system/settings",
+                     "/system/audit", "/metrics", "/health"):  # fmt: skip
+            answer = client("GET", path)
+            assert answer.status == 200, (path, answer.data[:500])
 
 
 def test_referrers_and_deletes_over_there(replicas: tuple[Served, Served]) -> None:

@@ -161,6 +161,21 @@ def test_a_lost_collector_does_not_block_the_next(registry: Served, clock: Clock
     collect(registry)
 
 
+def test_every_change_of_content_is_recorded(registry: Served, client: Client, clock: Clock) -> None:
+    _, pushed = client.manifest("t/app", "v1")
+    lost = client.blob("t/app", b"lost")
+    client("DELETE", "/v2/t/app/manifests/v1")
+    client("DELETE", f"/v2/t/app/manifests/{pushed}")
+    client("DELETE", f"/v2/t/app/blobs/{lost}")
+    records = [(r["action"], r["object"]) for r in client.api("GET", "audit")]
+    assert [r for r in reversed(records) if r[1].startswith("t/app")] == [
+        ("push", "t/app"), ("tag.delete", "t/app:v1"), ("manifest.delete", "t/app"), ("blob.delete", "t/app")
+    ]  # fmt: skip
+    clock.now += 400 * DAY
+    collect(registry)
+    assert [r["action"] for r in client.api("GET", "audit")] == ["gc.start"], "a year is kept"
+
+
 # ---- quotas, immutable tags
 
 

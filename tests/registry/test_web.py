@@ -236,6 +236,18 @@ def test_the_stream_says_what_changed(registry: Served) -> None:
         connection.close()
 
 
+def test_a_watcher_does_not_hold_up_the_end(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import http.client
+
+    with served(tmp_path_factory.mktemp("ending"), Config(auth="none"), pages=pages) as it:
+        connection = http.client.HTTPConnection("127.0.0.1", it.port, timeout=60)
+        connection.request("GET", "/events")
+        answer = connection.getresponse()
+        assert answer.readline() == b"retry: 3000\n"
+    assert answer.read().endswith(b"\n"), "IncompleteRead would say that it was cut"
+    connection.close()
+
+
 def test_pages_are_open_when_authentication_is_off(tmp_path_factory: pytest.TempPathFactory) -> None:
     with served(tmp_path_factory.mktemp("open"), Config(auth="none"), pages=pages) as it:
         surfer = Surfer(it.client())

@@ -356,8 +356,8 @@ class AdminApi:
             value = await self._complete_ldap(value)
         if name == "tls" and value:
             parse_saved(value)
-        if name.endswith("_seconds") and value and not value.isdigit():
-            raise VALUE_INVALID(what=name, reason="seconds as a number")
+        if name.endswith(("_seconds", "_days")) and value and not (value.isascii() and value.isdigit() and len(value) < 12):
+            raise VALUE_INVALID(what=name, reason="a whole number")
         await self.change(admin.set_setting, call.actor, name, value)
         await self.registry.use_settings()
         return {}

@@ -247,9 +247,9 @@ class Api:
             yield data
 
     async def delete_blob(self, request: Request, name: str, digest: str) -> Answer:
-        await self.gate.require(request, name, "delete")
+        actor = await self.gate.require(request, name, "delete")
         self._check_delete()
-        await self.uploads.unlink(name, check_digest(digest))
+        await self.uploads.unlink(name, check_digest(digest), actor)
         return Response(202)
 
     # ---- uploads

@@ -77,6 +77,8 @@ class Registry:
         self.metrics = Metrics()
         self.tls = Tls()
         self._ldap = ""
+        self.closing = False
+        """Streams without an end look at it."""
         self._quota_told: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.tokens = Tokens(core.db, core.config.service, core.clock)
@@ -161,6 +163,7 @@ class Registry:
             log.error("background work failed: %s", task.exception(), exc_info=task.exception())
 
     async def close(self) -> None:
+        self.closing = True
         await self.server.close()
         with contextlib.suppress(DockyardError):
             await self.flush_pulls()

@@ -1,6 +1,7 @@
 """Garbage collection while everybody works: small transactions, each deciding again at the moment it deletes.
 
     uploads nobody continued -> [untagged manifests] -> links no manifest needs -> blobs no repository shows -> orphans
+    -> old lines of the records
 
 Safety. What was pushed or referred to within the grace window is left alone. Pushing takes the row's lock before it
 relies on a link or blob (an UPDATE of `touched`), and every DELETE here repeats its conditions, so whoever is second
@@ -124,6 +125,7 @@ class Collector:
             await self._links(progress)
             await self._blobs(progress)
             await self._orphans(progress)
+            await self._records(progress)
             state = "done"
         except Stopped:
             state = "stopped"
@@ -291,6 +293,19 @@ class Collector:
                 progress.freed += stored.size
                 if not progress.dry_run:
                     await self.core.blobs.abandon(stored.location)
+
+    async def _records(self, progress: Progress) -> None:
+        """Old lines of the audit log and of the history of deliveries."""
+
+        def delete(tx: Tx) -> None:
+            now = self.core.clock()
+            for name, table, column in (("audit_days", "audit", "at"), ("deliveries_days", "deliveries", "finished")):
+                days = read_setting(tx, name)
+                if days:
+                    tx.run(f"DELETE FROM {table} WHERE {column} < ?", (now - float(days) * 86400.0,))
+
+        if not progress.dry_run:
+            await self.core.db.write(delete)
 
     async def _one(self, sql: str, key: str) -> Row | None:
         return await self.core.db.search(lambda tx: tx.one(sql, (key,)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dockyard.registry.core import MANIFEST_MAX, Actor, Core, ensure_repository, repository_id
+from dockyard.registry.core import MANIFEST_MAX, Actor, Core, audit, ensure_repository, repository_id
 from dockyard.registry.database import Tx
 from dockyard.registry.errors import (
     DIGEST_INVALID,
@@ -79,6 +79,7 @@ class Content:
             if made:
                 emit(tx, now, Event("REPO_CREATED", name, actor=actor.name))
             emit(tx, now, Event("MANIFEST_PUSH", name, digest=digest, actor=actor.name))
+            audit(tx, now, actor, "push", name, " ".join([*dict.fromkeys(names), digest]))
             tx.changed()
 
         await self.core.db.write(store)
@@ -119,6 +120,7 @@ class Content:
             for tag in tags:
                 emit(tx, now, Event("TAG_DELETE", name, tag=tag, digest=digest, actor=actor.name))
             emit(tx, now, Event("MANIFEST_DELETE", name, digest=digest, actor=actor.name))
+            audit(tx, now, actor, "manifest.delete", name, " ".join([digest, *tags]))
             tx.changed()
 
         await self.core.db.write(delete)
@@ -136,6 +138,7 @@ class Content:
                 raise MANIFEST_UNKNOWN(reference=tag)
             tx.run("DELETE FROM tags WHERE repository = ? AND name = ?", (repository, tag))
             emit(tx, now, Event("TAG_DELETE", name, tag=tag, digest=row[0], actor=actor.name))
+            audit(tx, now, actor, "tag.delete", f"{name}:{tag}", str(row[0]))
             tx.changed()
 
         await self.core.db.write(delete)

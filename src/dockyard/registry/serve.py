@@ -25,6 +25,7 @@ from dockyard.registry import admin
 from dockyard.registry.access import LEVELS, Level
 from dockyard.registry.app import Pages, Places, Registry
 from dockyard.registry.core import Actor, Config
+from dockyard.registry.errors import VALUE_INVALID
 from dockyard.registry.tls import self_made
 
 DEFAULT_DATA = "/var/lib/dockyard/registry"
@@ -103,6 +104,9 @@ def main(argv: list[str] | None = None, pages: Pages | None = None) -> int:
             _serve(args, pages)
         else:
             asyncio.run(_administer(args))
+    except OSError as error:  # the address is taken, a file cannot be read
+        print(f"dockyard registry: cannot {args.verb}: {error}", file=sys.stderr)
+        return 1
     except DockyardError as error:
         print(f"dockyard registry: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
         return 1
@@ -129,6 +133,9 @@ async def serve(args: argparse.Namespace, pages: Pages | None) -> None:
     scheme = "http" if tls is None else "https"
     log = logging.getLogger("dockyard.registry")
     log.info("serving %s://%s:%d data=%s", scheme, host, bound, args.data)
+    if config.auth == "accounts" and not await registry.core.db.read(admin.accounts):
+        place = "" if args.data == DEFAULT_DATA else f" --data {args.data}"
+        log.warning("nobody can log in yet: dockyard registry%s user add NAME --admin", place)
     if tls is None and not _loopback(host):
         log.warning("passwords travel in the clear: use --tls-cert or --tls-self-made")
     ended = asyncio.Event()
@@ -156,7 +163,10 @@ def _tls(args: argparse.Namespace, host: str, registry: Registry) -> ssl.SSLCont
 def _password(args: argparse.Namespace) -> str:
     if args.password_stdin:
         return sys.stdin.readline().rstrip("\n")
-    return getpass.getpass(f"Password for {args.name}: ")
+    try:
+        return getpass.getpass(f"Password for {args.name}: ")
+    except EOFError:
+        raise VALUE_INVALID(what="password", reason="none was typed; --password-stdin reads it from a pipe") from None
 
 
 async def _administer(args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from dockyard.errors import Cancelled, DockyardError
-from dockyard.registry.core import Actor, Core, check_quota, ensure_repository, repository_id
+from dockyard.registry.core import Actor, Core, audit, check_quota, ensure_repository, repository_id
 from dockyard.registry.database import LATER_SECONDS, Row, Tx
 from dockyard.registry.errors import (
     BLOB_UNKNOWN,
@@ -168,8 +168,10 @@ class Uploads:
 
     async def _moved(self, row: Upload) -> bool:
         """Another replica went on with it before we held the store's lock: nothing that it acknowledged may be touched."""
+        if row.id in self._begun:  # not on disk yet: nobody else can know it
+            return False
         now = await self._find(row.id)
-        return row.id not in self._begun and (now is None or now[2] != row.size)
+        return now is None or now[2] != row.size
 
     async def _collect(self, held: bytearray, data: AsyncIterator[bytes], limit: int) -> Cancelled | None:
         """Take bytes until the end or just beyond the limit."""
@@ -298,13 +300,15 @@ class Uploads:
 
         return await self.core.db.write(insert)
 
-    async def unlink(self, name: str, digest: str) -> None:
+    async def unlink(self, name: str, digest: str, actor: Actor) -> None:
         """The repository no longer shows it; the collector frees its bytes when nobody does."""
+        now = self.core.clock()
 
         def delete(tx: Tx) -> None:
             repository = repository_id(tx, name)
             if tx.run("DELETE FROM links WHERE repository = ? AND digest = ?", (repository, digest)) == 0:
                 raise BLOB_UNKNOWN(digest=digest)
+            audit(tx, now, actor, "blob.delete", name, digest)
             tx.changed()
 
         await self.core.db.write(delete)

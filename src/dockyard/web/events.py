@@ -44,6 +44,8 @@ class Feed:
             quiet = 0
             for _ in range(_LIFE_LOOKS):
                 names = await self._next()
+                if self._registry.closing:
+                    return
                 quiet = 0 if names else quiet + 1
                 if names:
                     yield b"".join(b"event: %b\ndata: 1\n\n" % name.encode() for name in names)
