@@ -57,7 +57,7 @@ def engines(kinds: Sequence[str], *, namespaces: bool = True) -> Iterator[dict[s
     with contextlib.ExitStack() as stack:
         running = {}
         for kind in kinds:
-            root = SCRATCH / f"{kind}-{os.getpid()}"
+            root = SCRATCH / f"{'extracting' if kind == FALLBACK else kind}-{os.getpid()}"
             name, settings = (OURS, {"storage-opts": ["layers=extract"]}) if kind == FALLBACK else (kind, {})
             running[kind] = stack.enter_context(private_engine(name, root, namespaces=namespaces, settings=settings))
             say(f"{kind} is up")

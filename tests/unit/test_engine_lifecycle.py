@@ -310,3 +310,10 @@ async def test_a_link_to_a_stopped_container_hinders_on_the_default_bridge_only(
     await world.create("sh", name="other", links=["db:data"], network_mode="shop_default")
     await world.containers.start("other")
     assert world.status("other") == "running"
+
+
+def test_a_runtime_that_does_not_work_here_is_refused() -> None:
+    defaults = Defaults(runtime="crun", runtimes=("crun", "runc"))
+    assert [defaults.chosen_runtime(name) for name in ("", "runc")] == ["crun", "runc"]
+    with pytest.raises(InvalidParameter, match="unknown or invalid runtime name: nope"):
+        defaults.chosen_runtime("nope")

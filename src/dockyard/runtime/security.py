@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,5 +113,13 @@ def plan_seccomp(
     """None: no filter. Privileged containers have one only if a profile is named."""
     if options.seccomp == "unconfined" or (privileged and not options.seccomp):
         return None
-    profile = seccomp.load_profile(options.seccomp) if options.seccomp else None
+    if not options.seccomp:
+        return _default_filter(arch, kernel, tuple(capabilities))
+    profile = seccomp.load_profile(options.seccomp)
     return seccomp.filter_profile(profile, arch=arch, kernel=kernel, capabilities=capabilities)
+
+
+@functools.lru_cache(maxsize=64)
+def _default_filter(arch: str, kernel: tuple[int, int], capabilities: tuple[str, ...]) -> dict[str, object]:
+    """Shared by all containers with these capabilities: nobody changes a section of a configuration."""
+    return seccomp.filter_profile(None, arch=arch, kernel=kernel, capabilities=capabilities)
