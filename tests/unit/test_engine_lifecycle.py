@@ -310,3 +310,46 @@ async def test_a_link_to_a_stopped_container_hinders_on_the_default_bridge_only(
     await world.create("sh", name="other", links=["db:data"], network_mode="shop_default")
     await world.containers.start("other")
     assert world.status("other") == "running"
+
+
+async def test_a_network_that_does_not_exist_is_refused_at_start_and_may_come_later(world: World) -> None:
+    """A 404 of create is "no such image" to the docker CLI, which would pull; dockerd refuses the start."""
+    known = {"bridge": "b" * 64}
+
+    def identify(name: str) -> str:
+        if name not in known:
+            raise NotFound(f"network {name} not found")
+        return known[name]
+
+    world.network.identify = identify
+    identity = await world.create("top", name="one", network_mode="nope")
+    with pytest.raises(NotFound, match="^network nope not found$"):
+        await world.containers.start("one")
+    assert world.status("one") == "created"
+    await world.crash()
+    known["nope"] = "c" * 64
+    await world.containers.start("one")
+    assert world.network.networks_of(identity) == ["nope"]
+    assert world.containers.find("one").record.networking is None
+    with pytest.raises(NotFound, match="network other not found"):
+        await world.create("top", name="two", network_mode="other", auto_remove=True)
+        await world.containers.start("two")
+    with pytest.raises(NotFound, match="No such container: two"):
+        world.containers.find("two")
+
+
+async def test_a_start_that_fails_ends_the_wait_without_an_error_of_its_own(world: World) -> None:
+    """The docker CLI prints an error of wait beside the start's own, on two lines that say the same."""
+    await world.create("top", name="one", network_mode="nope")
+    waiting = await world.containers.wait("one", "next-exit")
+
+    def identify(name: str) -> str:
+        raise NotFound(f"network {name} not found")
+
+    world.network.identify = identify
+    world.containers.find("one").save(world.containers.find("one").record.replace(networking=NetworkingConfig()))
+    with pytest.raises(NotFound):
+        await world.containers.start("one")
+    async with asyncio.timeout(5):
+        status = await waiting
+    assert (status.code, status.error) == (128, "")

@@ -96,13 +96,15 @@ class Container:
         self._waiters = [item for item in self._waiters if item[1] is not future]
 
     def wake(self, *conditions: str, error: str = "") -> None:
-        status = self.exit_status(error)
+        """Tells those who waited since before the end. An error is told by what failed (the start): the docker CLI would
+        print it a second time, as one of the wait."""
+        status = ExitStatus(self.record.state.exit_code, error)
         for condition, future in list(self._waiters):
             if condition in conditions and not future.done():
                 future.set_result(status)
 
-    def exit_status(self, error: str = "") -> ExitStatus:
-        return ExitStatus(self.record.state.exit_code, error or self.record.state.error)
+    def exit_status(self) -> ExitStatus:
+        return ExitStatus(self.record.state.exit_code, self.record.state.error)
 
     # -- events -------------------------------------------------------------------------------------------------
 

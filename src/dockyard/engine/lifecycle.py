@@ -77,7 +77,7 @@ async def start_locked(container: Container) -> None:
         container.save(_failed(before, error, kit.now()))
         if isinstance(error, DockyardError):
             container.emit("die", exitCode=str(container.record.state.exit_code))
-            container.wake("next-exit", "not-running", error=str(error))
+            container.wake("next-exit", "not-running")
             if before.host.auto_remove:
                 await remove_locked(container, volumes=True)
         raise
@@ -95,6 +95,10 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
     faultpoint("start.volumes")
     directory = kit.directory(record.id)
     undo.add("network", lambda: kit.network.teardown(record.id))
+    if record.networking is not None:
+        await kit.network.connect(record, record.networking)
+        record = record.replace(networking=None)
+        container.save(record)
     netns = await kit.network.setup(record, str(directory))
     container.forget_views()
     faultpoint("start.network")
