@@ -323,7 +323,7 @@ async def test_a_network_that_does_not_exist_is_refused_at_start_and_may_come_la
 
     world.network.identify = identify
     identity = await world.create("top", name="one", network_mode="nope")
-    with pytest.raises(NotFound, match="^network nope not found$"):
+    with pytest.raises(NotFound, match=r"^network nope not found$"):
         await world.containers.start("one")
     assert world.status("one") == "created"
     await world.crash()
@@ -331,8 +331,8 @@ async def test_a_network_that_does_not_exist_is_refused_at_start_and_may_come_la
     await world.containers.start("one")
     assert world.network.networks_of(identity) == ["nope"]
     assert world.containers.find("one").record.networking is None
+    await world.create("top", name="two", network_mode="other", auto_remove=True)
     with pytest.raises(NotFound, match="network other not found"):
-        await world.create("top", name="two", network_mode="other", auto_remove=True)
         await world.containers.start("two")
     with pytest.raises(NotFound, match="No such container: two"):
         world.containers.find("two")
