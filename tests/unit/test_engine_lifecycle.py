@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,14 @@ import pytest
 
 from dockyard.engine import recovery
 from dockyard.engine.containers import Containers
+from dockyard.engine.errors import STORE_FULL
 from dockyard.engine.execs import Execs
 from dockyard.engine.fake import FakeNetwork, FakeRootfs, FakeRuntime, FakeVolumes
 from dockyard.engine.kit import Kit
+from dockyard.engine.model import Record
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
-from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified
+from dockyard.errors import Conflict, Exhausted, InvalidParameter, NotFound, NotModified
 from dockyard.lib import clock
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 from dockyard.model.exchange import AttachQuery
@@ -353,3 +356,49 @@ async def test_a_start_that_fails_ends_the_wait_without_an_error_of_its_own(worl
     async with asyncio.timeout(5):
         status = await waiting
     assert (status.code, status.error) == (128, "")
+
+
+async def test_a_full_disk_keeps_no_end_from_being_told_and_no_container_from_being_removed(world: World) -> None:
+    """Until the disk has room nothing can be recorded; the reserve is that room."""
+    reserve, put, delete = world.kit.reserve, world.kit.store.put, world.kit.store.delete
+    refused: list[str] = []
+
+    def full(work: Callable[[Record], None]) -> Callable[[Record], None]:
+        def guarded(record: Record) -> None:
+            if (world.root / "reserve").exists():
+                refused.append(record.name)
+                raise STORE_FULL(name=record.name)
+            work(record)
+
+        return guarded
+
+    async def end(name: str) -> int:
+        waiting = await world.containers.wait(name, "next-exit")
+        await world.containers.start(name)
+        reserve.hold()
+        world.kit.store.put, world.kit.store.delete = full(put), full(delete)
+        try:
+            async with asyncio.timeout(10):
+                await world.containers.kill(name, "KILL")
+                return (await waiting).code
+        finally:
+            world.kit.store.put, world.kit.store.delete = put, delete
+
+    await world.create("top", name="kept")
+    await world.create("top", name="gone", auto_remove=True)
+    assert await end("kept") == 137
+    assert world.status("kept") == "exited"
+    removed = world.containers.find("gone").wait("removed")
+    assert await end("gone") == 137
+    async with asyncio.timeout(10):
+        await removed
+    assert refused == ["kept", "gone"]
+    reserve.hold()
+    world.kit.store.put = full(put)
+    await world.containers.remove("kept", volumes=False, link=False, force=False)
+    assert not world.kit.containers
+    assert refused == ["kept", "gone", "kept"]
+    assert (world.root / "reserve").exists()  # held again, now that there is room
+    with pytest.raises(Exhausted, match="no space left on device"):
+        await world.create("top", name="new")  # what takes room is refused at once
+    assert (world.root / "reserve").exists()

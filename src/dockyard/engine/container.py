@@ -13,6 +13,7 @@ import msgspec
 
 from dockyard.engine.model import Record
 from dockyard.engine.view import Surroundings, inspect_document, list_row
+from dockyard.errors import Exhausted
 from dockyard.model.exchange import ExitStatus
 
 if TYPE_CHECKING:
@@ -41,8 +42,16 @@ class Container:
     # -- the record ---------------------------------------------------------------------------------------------
 
     def save(self, record: Record) -> None:
-        """Stores, then shows. Raises Conflict for a name in use (the old record then stays)."""
-        self.kit.store.put(record)
+        """Stores, then shows. Raises Conflict for a name in use, Exhausted on a full disk (the old record then stays).
+
+        What ends or removes something may take the reserve of the disk: else it could never become empty again.
+        """
+        try:
+            self.kit.store.put(record)
+        except Exhausted:
+            if record.pending in {"create", "start"} or not self.kit.reserve.spend():
+                raise
+            self.kit.store.put(record)
         self.show(record)
 
     def show(self, record: Record) -> None:

@@ -20,7 +20,7 @@ from dockyard.engine.plan.create import parse_link
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest
 from dockyard.engine.supervisor import Undo
-from dockyard.errors import Conflict, DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, Exhausted, NotFound
 from dockyard.lib.faultpoint import faultpoint
 from dockyard.network.files import link_variables
 from dockyard.runtime.messages import exit_code_for
@@ -31,6 +31,8 @@ KILL_TIMEOUT = 10.0
 SIGKILL = 9
 COULD_NOT_RUN = frozenset({1, 126, 127, 255})
 """Exit codes of runtimes, shells and loaders when the program, its interpreter or a library is not as it must be."""
+FULL_DISK_PAUSE = 2.0
+"""Seconds until an end that could not be written down is tried again."""
 AT_ONCE, EXPLAIN_LIMIT = 3.0, 2.0
 """Seconds that such a container ran at most, and that looking for the reason may take."""
 
@@ -179,8 +181,16 @@ def watch(container: Container) -> None:
 
 
 async def _watch_exit(container: Container) -> None:
-    ended = await container.kit.runtime.wait(container.record.id)
-    await container.kit.supervisor.operate(settle(container, ended), f"end of {container.record.name}")
+    kit, name = container.kit, container.record.name
+    ended = await kit.runtime.wait(container.record.id)
+    while True:
+        try:
+            await kit.supervisor.operate(settle(container, ended), f"end of {name}")
+            return kit.reserve.hold()
+        except Exhausted as error:
+            if not kit.reserve.spend():
+                _log.warning("the end of container %s waits for room on the disk: %s", name, error)
+                await asyncio.sleep(FULL_DISK_PAUSE)
 
 
 # -- end --------------------------------------------------------------------------------------------------------
@@ -190,6 +200,8 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
     """The container has ended: record it, free what it held, then follow --rm or the restart policy."""
     async with container.lock:
         if not container.record.live:
+            if container.record.host.auto_remove and container.record.id in container.kit.containers:
+                await remove_locked(container, volumes=True)  # the disk was full the first time
             return
         if container.health is not None:
             container.health.cancel()
@@ -402,8 +414,15 @@ async def remove(container: Container, *, volumes: bool, force: bool) -> None:
             raise code(name=record.name)
         await kill(container, SIGKILL, record.name)
     async with container.lock:
-        if record.id in container.kit.containers:
+        if record.id not in container.kit.containers:
+            return
+        try:
             await remove_locked(container, volumes=volumes)
+        except Exhausted:
+            if not container.kit.reserve.spend():
+                raise
+            await remove_locked(container, volumes=volumes)
+    container.kit.reserve.hold()
 
 
 async def remove_locked(container: Container, *, volumes: bool, silent: bool = False) -> None:
