@@ -402,3 +402,32 @@ async def test_a_full_disk_keeps_no_end_from_being_told_and_no_container_from_be
     with pytest.raises(Exhausted, match="no space left on device"):
         await world.create("top", name="new")  # what takes room is refused at once
     assert (world.root / "reserve").exists()
+
+
+async def test_an_end_on_a_full_disk_is_told_at_once_and_written_down_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dockyard.engine.lifecycle.FULL_DISK_PAUSE", 0.01)
+    await world.create("top", name="one")
+    waiting = await world.containers.wait("one", "next-exit")
+    await world.containers.start("one")
+    put, tries, room = world.kit.store.put, asyncio.Semaphore(0), asyncio.Event()
+
+    def full(record: Record) -> None:
+        if not room.is_set():
+            tries.release()
+            raise STORE_FULL(name=record.name)
+        put(record)
+
+    world.kit.reserve.spend()
+    monkeypatch.setattr(world.kit.store, "put", full)
+    await world.runtime.kill(world.containers.find("one").record.id, 9)
+    async with asyncio.timeout(10):
+        assert (await waiting).code == 137
+        assert world.status("one") == "exited"
+        for _ in range(3):
+            await tries.acquire()
+        assert [item.state.status for item in world.kit.store.records()] == ["running"]
+        room.set()
+        await world.containers.find("one").watcher
+    assert [item.state.status for item in world.kit.store.records()] == ["exited"]

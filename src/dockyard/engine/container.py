@@ -32,6 +32,8 @@ class Container:
         self.health: asyncio.Task[Any] | None = None
         self.restart_timer: asyncio.Task[Any] | None = None
         self.restart_delay = 0.0
+        self.owed = False
+        """The record could not be written down: the disk was full."""
         self.exited = asyncio.Event()
         if not record.live:
             self.exited.set()
@@ -52,7 +54,16 @@ class Container:
             if record.pending in {"create", "start"} or not self.kit.reserve.spend():
                 raise
             self.kit.store.put(record)
+        self.owed = False
         self.show(record)
+
+    def admit(self, record: Record) -> None:
+        """Saves what has happened already. On a full disk it is shown all the same (as dockerd does) and ``owed``."""
+        try:
+            self.save(record)
+        except Exhausted:
+            self.owed = True
+            self.show(record)
 
     def show(self, record: Record) -> None:
         """Replaces the record in memory only: for what need not survive (a health result)."""

@@ -59,6 +59,7 @@ async def start(container: Container) -> None:
 async def start_locked(container: Container) -> None:
     """The steps of a start; the lock is held. On failure everything is undone and the record tells why."""
     kit, before = container.kit, container.record
+    kit.reserve.hold()
     container.save(before.replace(pending="start", stopped_by_user=False))
     undo = Undo()
     try:
@@ -200,8 +201,10 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
     """The container has ended: record it, free what it held, then follow --rm or the restart policy."""
     async with container.lock:
         if not container.record.live:
+            if container.owed and container.record.id in container.kit.containers:  # the disk was full the first time
+                container.save(container.record)
             if container.record.host.auto_remove and container.record.id in container.kit.containers:
-                await remove_locked(container, volumes=True)  # the disk was full the first time
+                await remove_locked(container, volumes=True)
             return
         if container.health is not None:
             container.health.cancel()
@@ -210,7 +213,7 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
         ran_for = (ended.at - record.state.started_at) / 1e9
         again = should_restart(record, ended.code, daemon_start=daemon_start)
         why = await _why(container, ended, ran_for)
-        container.save(
+        container.admit(
             record.replace(restart_count=record.restart_count + 1 if again else record.restart_count).with_state(
                 status="restarting" if again else "exited", pid=0, exit_code=ended.code, finished_at=ended.at,
                 oom_killed=ended.oom_killed, why=why,
@@ -231,6 +234,8 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
         container.restart_delay = 0.0
         if record.host.auto_remove:
             await remove_locked(container, volumes=True)
+        if container.owed:
+            raise errors.STORE_FULL(name=record.name)  # tried again by the watcher
 
 
 async def _why(container: Container, ended: Ended, ran_for: float) -> str:
