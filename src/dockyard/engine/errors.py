@@ -6,7 +6,16 @@ fills a sentence stays on the error.
 
 from __future__ import annotations
 
-from dockyard.errors import Code, Conflict, Exhausted, InvalidParameter, NotFound, NotImplementedYet, NotModified, System
+from dockyard.errors import (
+    Code,
+    Conflict,
+    Exhausted,
+    InvalidParameter,
+    NotFound,
+    NotImplementedYet,
+    NotModified,
+    System,
+)
 
 NO_SUCH_CONTAINER = Code("DY-ENG-001", NotFound, "No such container: {ref}", hint="docker ps -a lists containers")
 AMBIGUOUS_PREFIX = Code(
