@@ -16,7 +16,7 @@ import pytest
 from dockyard.cli import archive, auths, catalogue, flags, listing, output, progress, usage
 from dockyard.cli.commands.complete import candidates
 from dockyard.cli.flags import Refusal, UsageError
-from dockyard.cli.hints import next_command
+from dockyard.cli.hints import hint_line, in_our_words, next_command
 from dockyard.cli.main import _miscounted
 from dockyard.cli.output import Column
 from dockyard.cli.session import start_status
@@ -238,6 +238,13 @@ def test_hints() -> None:
     assert next_command("network x not found") == "dockyard network ls"
     assert next_command('exec: "/etc": permission denied') == ""
     assert next_command("all is well") == ""
+    unreached = 'Get "https://{}/v2/": dial tcp: lookup {}: no such host'
+    assert next_command(unreached.format("r:5000", "r")) == "dockyard doctor registry r:5000"
+    assert "; without any registry: dockyard image bootstrap" in next_command(unreached.format(*["registry-1.docker.io"] * 2))
+    assert hint_line("dockyard ps -a") == "try: dockyard ps -a"
+    assert hint_line("allowed: label, name") == "hint: allowed: label, name"
+    assert in_our_words("container web publishes it: docker stop web") == "container web publishes it: dockyard stop web"
+    assert in_our_words("sets docker0 and the docker.sock") == "sets docker0 and the docker.sock"
 
 
 DIRECTORY, FILE, NOTHING = (archive.Target("/t", True, True), archive.Target("/t", True, False), archive.Target("/p/t", False, False))

@@ -144,6 +144,17 @@ def test_status_becomes_kind_with_the_daemons_sentence(
     assert "304" in status or str(caught.value) == "the daemon says no"
 
 
+@pytest.mark.parametrize(("hint", "kept"), [("docker ps", "docker ps"), ("x" * 9999, "x" * 500), (None, "None"), ([], "[]")])
+def test_the_hint_of_a_dockyard_engine_comes_along(
+    serve: Callable[[Handler], tuple[Client, Server]], hint: object, kept: str
+) -> None:
+    client, _ = serve(_answering(_json("404 Not Found", {"message": "no", "hint": hint})))
+    with pytest.raises(DockyardError) as told:
+        client.request("GET", "/x")
+    assert told.value.hint == kept
+
+
+
 @pytest.mark.parametrize(
     "answer",
     [

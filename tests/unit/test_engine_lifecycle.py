@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,14 @@ import pytest
 
 from dockyard.engine import recovery
 from dockyard.engine.containers import Containers
+from dockyard.engine.errors import STORE_FULL
 from dockyard.engine.execs import Execs
 from dockyard.engine.fake import FakeNetwork, FakeRootfs, FakeRuntime, FakeVolumes
 from dockyard.engine.kit import Kit
+from dockyard.engine.model import Record
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
-from dockyard.errors import Conflict, InvalidParameter, NotFound, NotModified
+from dockyard.errors import Conflict, Exhausted, InvalidParameter, NotFound, NotModified
 from dockyard.lib import clock
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 from dockyard.model.exchange import AttachQuery
@@ -313,7 +316,125 @@ async def test_a_link_to_a_stopped_container_hinders_on_the_default_bridge_only(
 
 
 def test_a_runtime_that_does_not_work_here_is_refused() -> None:
-    defaults = Defaults(runtime="crun", runtimes=("crun", "runc"))
+    defaults = Defaults(runtime="crun", runtimes=frozenset({"crun", "runc"}))
     assert [defaults.chosen_runtime(name) for name in ("", "runc")] == ["crun", "runc"]
     with pytest.raises(InvalidParameter, match="unknown or invalid runtime name: nope"):
         defaults.chosen_runtime("nope")
+
+
+async def test_a_network_that_does_not_exist_is_refused_at_start_and_may_come_later(world: World) -> None:
+    """A 404 of create is "no such image" to the docker CLI, which would pull; dockerd refuses the start."""
+    known = {"bridge": "b" * 64}
+
+    def identify(name: str) -> str:
+        if name not in known:
+            raise NotFound(f"network {name} not found")
+        return known[name]
+
+    world.network.identify = identify
+    identity = await world.create("top", name="one", network_mode="nope")
+    with pytest.raises(NotFound, match=r"^network nope not found$"):
+        await world.containers.start("one")
+    assert world.status("one") == "created"
+    await world.crash()
+    known["nope"] = "c" * 64
+    await world.containers.start("one")
+    assert world.network.networks_of(identity) == ["nope"]
+    assert world.containers.find("one").record.networking is None
+    await world.create("top", name="two", network_mode="other", auto_remove=True)
+    with pytest.raises(NotFound, match="network other not found"):
+        await world.containers.start("two")
+    with pytest.raises(NotFound, match="No such container: two"):
+        world.containers.find("two")
+
+
+async def test_a_start_that_fails_ends_the_wait_without_an_error_of_its_own(world: World) -> None:
+    """The docker CLI prints an error of wait beside the start's own, on two lines that say the same."""
+    await world.create("top", name="one", network_mode="nope")
+    waiting = await world.containers.wait("one", "next-exit")
+
+    def identify(name: str) -> str:
+        raise NotFound(f"network {name} not found")
+
+    world.network.identify = identify
+    world.containers.find("one").save(world.containers.find("one").record.replace(networking=NetworkingConfig()))
+    with pytest.raises(NotFound):
+        await world.containers.start("one")
+    async with asyncio.timeout(5):
+        status = await waiting
+    assert (status.code, status.error) == (128, "")
+
+
+async def test_a_full_disk_keeps_no_end_from_being_told_and_no_container_from_being_removed(world: World) -> None:
+    """Until the disk has room nothing can be recorded; the reserve is that room."""
+    reserve, put, delete = world.kit.reserve, world.kit.store.put, world.kit.store.delete
+    refused: list[str] = []
+
+    def full(work: Callable[[Record], None]) -> Callable[[Record], None]:
+        def guarded(record: Record) -> None:
+            if (world.root / "reserve").exists():
+                refused.append(record.name)
+                raise STORE_FULL(name=record.name)
+            work(record)
+
+        return guarded
+
+    async def end(name: str) -> int:
+        waiting = await world.containers.wait(name, "next-exit")
+        await world.containers.start(name)
+        reserve.hold()
+        world.kit.store.put, world.kit.store.delete = full(put), full(delete)
+        try:
+            async with asyncio.timeout(10):
+                await world.containers.kill(name, "KILL")
+                return (await waiting).code
+        finally:
+            world.kit.store.put, world.kit.store.delete = put, delete
+
+    await world.create("top", name="kept")
+    await world.create("top", name="gone", auto_remove=True)
+    assert await end("kept") == 137
+    assert world.status("kept") == "exited"
+    removed = world.containers.find("gone").wait("removed")
+    assert await end("gone") == 137
+    async with asyncio.timeout(10):
+        await removed
+    assert refused == ["kept", "gone"]
+    reserve.hold()
+    world.kit.store.put = full(put)
+    await world.containers.remove("kept", volumes=False, link=False, force=False)
+    assert not world.kit.containers
+    assert refused == ["kept", "gone", "kept"]
+    assert (world.root / "reserve").exists()  # held again, now that there is room
+    with pytest.raises(Exhausted, match="no space left on device"):
+        await world.create("top", name="new")  # what takes room is refused at once
+    assert (world.root / "reserve").exists()
+
+
+async def test_an_end_on_a_full_disk_is_told_at_once_and_written_down_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dockyard.engine.lifecycle.FULL_DISK_PAUSE", 0.01)
+    await world.create("top", name="one")
+    waiting = await world.containers.wait("one", "next-exit")
+    await world.containers.start("one")
+    put, tries, room = world.kit.store.put, asyncio.Semaphore(0), asyncio.Event()
+
+    def full(record: Record) -> None:
+        if not room.is_set():
+            tries.release()
+            raise STORE_FULL(name=record.name)
+        put(record)
+
+    world.kit.reserve.spend()
+    monkeypatch.setattr(world.kit.store, "put", full)
+    await world.runtime.kill(world.containers.find("one").record.id, 9)
+    async with asyncio.timeout(10):
+        assert (await waiting).code == 137
+        assert world.status("one") == "exited"
+        for _ in range(3):
+            await tries.acquire()
+        assert [item.state.status for item in world.kit.store.records()] == ["running"]
+        room.set()
+        await world.containers.find("one").watcher
+    assert [item.state.status for item in world.kit.store.records()] == ["exited"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dockyard.api.failure import message_of, status_of
+from dockyard.api.failure import log_failure, message_of, status_of
 from dockyard.http import Response, StreamResponse
 
 Json = dict[str, Any]
@@ -41,7 +41,7 @@ async def _lines(messages: AsyncIterator[Json]) -> AsyncIterator[bytes]:
             yield _encode(_with_old_fields(message)) + b"\r\n"
     except Exception as error:  # noqa: BLE001 - the status line is gone: whatever it is must be told in the stream
         if status_of(error) >= 500:
-            _log.exception("a progress stream failed")
+            log_failure(_log, error, "a progress stream failed: %s", error)
         detail: Json = {"message": message_of(error)}
         if (status := status_of(error)) != 500:
             detail["code"] = status

@@ -16,19 +16,27 @@ from pathlib import Path
 
 from dockyard.api.authz import Authorizer
 from dockyard.api.ports import Engine as ApiEngine
-from dockyard.api.server import listen, make_server
+from dockyard.api.server import listen, make_server, remove_sockets
 from dockyard.api.settings import BAD_SETTING, Settings, api_version, notes
 from dockyard.build.service import BuilderSettings
 from dockyard.engine.settings import Defaults
 from dockyard.engine.system import COMPAT_VERSION
 from dockyard.engine.wiring import EngineSettings, open_engine
-from dockyard.errors import InvalidParameter
+from dockyard.errors import Code, Forbidden, InvalidParameter, System
 from dockyard.model import Ulimit
 from dockyard.network import NetworkSettings
 from dockyard.runtime.seccomp import load_profile
 from dockyard.transfer import Proxies
 from dockyard.transfer import Settings as TransferSettings
 
+NEEDS_ROOT = Code(
+    "DY-API-032", Forbidden, "cannot run containers: the engine needs root",
+    hint="sudo dockyard engine; without root: dockyard dryrun",
+)  # fmt: skip
+CANNOT_START = Code(
+    "DY-API-033", System, "cannot start the engine in {root}: {cause}",
+    hint="look at that place (df -h, ls -ld), or give another --data-root; dockyard --debug engine tells the whole",
+)  # fmt: skip
 CLOSE_SECONDS = 5.0
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -41,6 +49,8 @@ def run(settings: Settings) -> int:
     import uvloop
 
     configure_logging(settings)
+    if os.geteuid() != 0:
+        raise NEEDS_ROOT()
     for note in notes(settings):
         _log.warning(note)
     raise_descriptor_limit()
@@ -58,7 +68,10 @@ def raise_descriptor_limit() -> None:
 
 async def _serve(settings: Settings) -> None:
     wanted = engine_settings(settings)
-    engine = await open_engine(wanted)
+    try:
+        engine = await open_engine(wanted)
+    except OSError as error:
+        raise CANNOT_START(root=settings.data_root, cause=str(error)) from error
     await serve_until_signal(engine, settings, engine.close)
 
 
@@ -75,6 +88,7 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
         on_h2=None if authorizer else engine.builds.adopt_h2,
     )  # fmt: skip
     pidfile = Path(settings.pidfile) if settings.pidfile else None
+    opened: list[str] = []
     try:
         opened = await listen(server, settings.hosts, group=group_id(settings.group), tls=tls_context(settings))
         if pidfile:
@@ -85,11 +99,9 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
     finally:
         await server.close(CLOSE_SECONDS)
         await close()
-        if pidfile:
+        if pidfile and opened:  # else it is that of the engine that has our address
             pidfile.unlink(missing_ok=True)
-        for host in settings.hosts:
-            if host.startswith("unix://"):
-                Path(host.removeprefix("unix://")).unlink(missing_ok=True)
+        remove_sockets(opened)
     _log.info("engine ended; containers go on")
 
 

@@ -41,6 +41,12 @@ def message_of(error: Exception) -> str:
     )
 
 
+def log_failure(log: logging.Logger, error: Exception, told: str, *words: object) -> None:
+    """What was raised on purpose says what it is (a port in use); of anything else the log tells where it comes from."""
+    foreseen = isinstance(error, errors.DockyardError) and not log.isEnabledFor(logging.DEBUG)
+    log.error(told, *words, exc_info=None if foreseen else error)
+
+
 def failure(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status == 304:
@@ -52,7 +58,7 @@ def failure(request: Request, error: Exception) -> Response:
         if error.hint:
             body["hint"] = error.hint
     if status >= 500 and status != 501:
-        _log.error("%s %s: %s", request.method, request.target, error, exc_info=error if status == 500 else None)
+        log_failure(_log, error, "%s %s: %s", request.method, request.target, error)
     else:
         _log.debug("%s %s: %d %s", request.method, request.target, status, error)
     return Response(status, {"Content-Type": "application/json"}, msgspec.json.encode(body))

@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from dockyard.api.authz import Authorizer
@@ -16,12 +17,16 @@ from dockyard.api.handlers.system import ping_responses
 from dockyard.api.ports import Engine
 from dockyard.api.routes import NEWEST, OLDEST, ROUTES, Route, find, split_version
 from dockyard.api.shape import shaped
-from dockyard.errors import Code, NotFound, NotImplementedYet
+from dockyard.errors import Code, InvalidParameter, NotFound, NotImplementedYet
 from dockyard.http import Answer, Request, Response, Server, unix_socket
 
 NOT_SERVED = Code(
     "DY-API-030", NotImplementedYet, "{method} {path} is not implemented by Dockyard yet",
     hint="docs/api-coverage.md lists what is",
+)  # fmt: skip
+CANNOT_LISTEN = Code(
+    "DY-API-031", InvalidParameter, "cannot listen on {host}: {cause}",
+    hint="dockyard engine -H unix:///run/dockyard/dockyard.sock, or -H tcp://ADDRESS:PORT",
 )  # fmt: skip
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -122,21 +127,41 @@ async def listen(server: Server, hosts: Sequence[str], *, group: int | None, tls
     warning: whoever reaches it owns the host.
     """
     opened: list[str] = []
-    for host in hosts:
-        scheme, _, rest = host.partition("://")
-        if scheme == "unix":
-            os.makedirs(os.path.dirname(rest), mode=0o755, exist_ok=True)
-            await server.listen(unix_socket(rest, mode=0o660, gid=group))
-            opened.append(host)
-        elif scheme == "tcp":
-            address, _, port = rest.rpartition(":")
-            if tls is None:
-                _log.warning("serving %s without TLS: everyone who reaches it has root on this host", host)
-            bound = await server.listen_tcp(address.strip("[]") or "0.0.0.0", int(port), tls)
-            opened.append(f"tcp://{address or '0.0.0.0'}:{bound}")
-        elif scheme == "fd":
-            await server.listen_fd(int(rest) if rest.isdigit() else 3)
-            opened.append(host)
-        else:
-            raise ValueError(f"cannot listen on {host}: expected unix://PATH, tcp://HOST:PORT or fd://")
+    try:
+        for host in hosts:
+            opened.append(await _listen(server, host, group, tls))
+    except (OSError, OverflowError, ValueError) as error:
+        remove_sockets(opened)
+        cause = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        raise CANNOT_LISTEN(host=host, cause=cause) from error
+    except BaseException:
+        remove_sockets(opened)
+        raise
     return opened
+
+
+async def _listen(server: Server, host: str, group: int | None, tls: ssl.SSLContext | None) -> str:
+    scheme, _, rest = host.partition("://")
+    if scheme == "unix":
+        os.makedirs(os.path.dirname(rest), mode=0o755, exist_ok=True)
+        await server.listen(unix_socket(rest, mode=0o660, gid=group))
+        return host
+    if scheme == "tcp":
+        address, _, port = rest.rpartition(":")
+        if not port.isdigit():
+            raise ValueError("the port is missing")
+        if tls is None:
+            _log.warning("serving %s without TLS: everyone who reaches it has root on this host", host)
+        bound = await server.listen_tcp(address.strip("[]") or "0.0.0.0", int(port), tls)
+        return f"tcp://{address or '0.0.0.0'}:{bound}"
+    if scheme == "fd":
+        await server.listen_fd(int(rest) if rest.isdigit() else 3)
+        return host
+    raise ValueError("expected unix://PATH, tcp://ADDRESS:PORT or fd://")
+
+
+def remove_sockets(hosts: Sequence[str]) -> None:
+    """Of ours only: at an address that we could not open another server may answer."""
+    for host in hosts:
+        if host.startswith("unix://"):
+            Path(host.removeprefix("unix://")).unlink(missing_ok=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+DOCKER_HUB = "registry-1.docker.io"
+_COMMAND = re.compile(r"(sudo |dockyard |-)")
 _HINTS = (
     ("permission denied while trying to connect", "sudo, or join the group of the socket"),
     ("Cannot connect", "dockyard doctor"),
@@ -29,4 +33,18 @@ def next_command(message: str) -> str:
     """What helps after this message; "" when nothing is known."""
     if message.startswith("network ") and message.endswith(" not found"):
         return "dockyard network ls"
+    if unreached := re.search(r'"https?://([^/"]+)/\S*": dial tcp', message):
+        registry = f"dockyard doctor registry {unreached[1]}"
+        own = "; without any registry: dockyard image bootstrap busybox" if unreached[1] == DOCKER_HUB else ""
+        return registry + own
     return next((command for text, command in _HINTS if text in message), "")
+
+
+def in_our_words(hint: str) -> str:
+    """A hint of the engine, which speaks to people with docker's command line, for those with ours."""
+    return re.sub(r"\bdocker (?=[a-z])", "dockyard ", hint)
+
+
+def hint_line(hint: str) -> str:
+    """``try:`` before what can be typed, ``hint:`` before advice."""
+    return f"{'try' if _COMMAND.match(hint) else 'hint'}: {hint}"

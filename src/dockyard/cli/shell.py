@@ -63,15 +63,15 @@ class Shell:
 
     def refused(self, error: DockyardError) -> None:
         """An error as docker words it, and what to type next."""
-        from dockyard.cli.hints import next_command
+        from dockyard.cli.hints import hint_line, in_our_words, next_command
 
         told = printable(str(error))
         # What came over the wire has a status as evidence and no code of ours.
         whose = "Error response from daemon: " if "status" in error.evidence and not error.code else "dockyard: "
         self.complain(whose + told)
-        hint = error.hint or next_command(told)
+        hint = in_our_words(printable(error.hint)) or next_command(told)
         if hint:
-            self.complain(self._dim(f"try: {hint}"))
+            self.complain(self._dim(hint_line(hint)))
 
     def _dim(self, text: str) -> str:
         return f"\033[2m{text}\033[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text

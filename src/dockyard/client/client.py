@@ -19,6 +19,7 @@ from dockyard.errors import DockyardError
 
 ANSWER_TIMEOUT = 60.0  # dockerd answers most requests in milliseconds; a stop waits up to its own grace first
 MAX_JSON = 512 * 1024 * 1024  # one answer held in memory; 10,000 containers inspect to about 60 MB
+HINT_LIMIT = 500  # characters of what an engine says beside an error
 MAX_IDLE = 4
 NEWEST_API = "1.55"
 OLDEST_API = "1.24"
@@ -279,10 +280,11 @@ class Client:
         except DockyardError:
             body = ""
         try:
-            message = json.loads(body)["message"]
-        except (ValueError, KeyError, TypeError):
-            message = body
-        return from_status(answer.status, str(message))
+            told = json.loads(body)
+            message, hint = told["message"], told.get("hint", "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            message, hint = body, ""
+        return from_status(answer.status, str(message), str(hint)[:HINT_LIMIT])
 
     def _exchange(
         self, method: str, target: str, headers: dict[str, str], body: Any, timeout: float | None

@@ -61,7 +61,8 @@ _KINDS: dict[int, type[DockyardError]] = {
 }  # fmt: skip
 
 
-def from_status(status: int, message: str) -> DockyardError:
-    """The error that an HTTP status means; ``message`` is the daemon's own sentence, unchanged (clients match it)."""
+def from_status(status: int, message: str, hint: str = "") -> DockyardError:
+    """The error that an HTTP status means; ``message`` is the daemon's own sentence, unchanged (clients match it);
+    ``hint`` what a Dockyard engine says beside it."""
     kind = _KINDS.get(status, InvalidParameter if 400 <= status < 500 else System)
-    return kind(message or f"HTTP status {status}", status=status)
+    return kind(message or f"HTTP status {status}", hint=hint, status=status)

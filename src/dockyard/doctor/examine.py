@@ -14,9 +14,11 @@ from dockyard.doctor.facts import Facts
 from dockyard.doctor.finding import Check, Confidence, Finding, Report, Severity, State
 from dockyard.doctor.rule import Rule
 from dockyard.doctor.view import View
+from dockyard.errors import NotFound
 
 _SEVERITY = {Severity.FAULT: 0, Severity.RISK: 1, Severity.ADVICE: 2}
 _CONFIDENCE = {Confidence.PROVED: 0, Confidence.LIKELY: 1, Confidence.POSSIBLE: 2}
+_LISTS = {"container": "ps -a", "network": "network ls"}
 API_SECTIONS = {"containers", "networks", "volumes", "images", "events", "usage"}
 
 
@@ -43,6 +45,14 @@ def examine(facts: Facts, rules: Iterable[Rule], *, subject: str = "") -> Report
         rules_ms=round((time.perf_counter() - start) * 1000, 1),
         missing=facts.missing,
     )
+
+
+def check_name(facts: Facts, kind: str, name: str) -> None:
+    """Raises NotFound for a container or network that the engine, which answered, does not have: to say "nothing found"
+    of it would be a lie."""
+    asked = facts.engine.reach == "ok" and f"{kind}s" not in facts.missing
+    if name and asked and kind in _LISTS and not View(facts).knows(kind, name):
+        raise NotFound(f"no such {kind}: {name}", hint=f"dockyard {_LISTS[kind]} lists them")
 
 
 def _run(rule: Rule, view: View) -> tuple[Check, list[Finding]]:

@@ -10,7 +10,7 @@ from dockyard.doctor.finding import Finding, Report, Severity, State
 _MARK = {Severity.FAULT: "✗", Severity.RISK: "!", Severity.ADVICE: "·"}
 _COLOUR = {Severity.FAULT: "\x1b[31m", Severity.RISK: "\x1b[33m", Severity.ADVICE: "\x1b[36m"}
 _RESET = "\x1b[0m"
-WIDTH = 110
+WIDTH = 75  # of 80: the demo and issue trackers indent it
 MAX_FOLDED = 8
 
 

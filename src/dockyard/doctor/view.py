@@ -164,6 +164,12 @@ class View:
         """Bridge networks of this engine that have a subnet."""
         return [network for network in self.networks if network.bridge and network.subnets]
 
+    def knows(self, kind: str, name: str) -> bool:
+        """Whether there is such a container (by name or start of its ID) or network."""
+        if kind == "container":
+            return any(each.name == name or each.id.startswith(name) for each in self.containers)
+        return any(name in (each.name, each.id[:12], each.id) for each in self.networks)
+
     def members(self, network: Network) -> list[Container]:
         return [container for container in self.running if network.name in container.networks]
 

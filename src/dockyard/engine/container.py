@@ -13,6 +13,7 @@ import msgspec
 
 from dockyard.engine.model import Record
 from dockyard.engine.view import Surroundings, inspect_document, list_row
+from dockyard.errors import Exhausted
 from dockyard.model.exchange import ExitStatus
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Container:
         self.health: asyncio.Task[Any] | None = None
         self.restart_timer: asyncio.Task[Any] | None = None
         self.restart_delay = 0.0
+        self.owed = False
+        """The record could not be written down: the disk was full."""
         self.exited = asyncio.Event()
         if not record.live:
             self.exited.set()
@@ -41,9 +44,26 @@ class Container:
     # -- the record ---------------------------------------------------------------------------------------------
 
     def save(self, record: Record) -> None:
-        """Stores, then shows. Raises Conflict for a name in use (the old record then stays)."""
-        self.kit.store.put(record)
+        """Stores, then shows. Raises Conflict for a name in use, Exhausted on a full disk (the old record then stays).
+
+        What ends or removes something may take the reserve of the disk: else it could never become empty again.
+        """
+        try:
+            self.kit.store.put(record)
+        except Exhausted:
+            if record.pending in {"create", "start"} or not self.kit.reserve.spend():
+                raise
+            self.kit.store.put(record)
+        self.owed = False
         self.show(record)
+
+    def admit(self, record: Record) -> None:
+        """Saves what has happened already. On a full disk it is shown all the same (as dockerd does) and ``owed``."""
+        try:
+            self.save(record)
+        except Exhausted:
+            self.owed = True
+            self.show(record)
 
     def show(self, record: Record) -> None:
         """Replaces the record in memory only: for what need not survive (a health result)."""
@@ -96,13 +116,15 @@ class Container:
         self._waiters = [item for item in self._waiters if item[1] is not future]
 
     def wake(self, *conditions: str, error: str = "") -> None:
-        status = self.exit_status(error)
+        """Tells those who waited since before the end. An error is told by what failed (the start): the docker CLI would
+        print it a second time, as one of the wait."""
+        status = ExitStatus(self.record.state.exit_code, error)
         for condition, future in list(self._waiters):
             if condition in conditions and not future.done():
                 future.set_result(status)
 
-    def exit_status(self, error: str = "") -> ExitStatus:
-        return ExitStatus(self.record.state.exit_code, error or self.record.state.error)
+    def exit_status(self) -> ExitStatus:
+        return ExitStatus(self.record.state.exit_code, self.record.state.error)
 
     # -- events -------------------------------------------------------------------------------------------------
 

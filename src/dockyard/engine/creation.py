@@ -20,6 +20,7 @@ from dockyard.engine.plan.mounts import resolve_mounts
 from dockyard.engine.plan.names import check_name, suggest_name
 from dockyard.engine.ports import ImageInfo
 from dockyard.engine.settings import Defaults
+from dockyard.errors import NotFound
 from dockyard.lib.faultpoint import faultpoint
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, new_id
 from dockyard.model.container import LogConfig
@@ -101,7 +102,10 @@ class Creation:
             for point in fresh:
                 await kit.volumes.copy_up(point, rootfs)
             await kit.rootfs.unmount(record.id)
-        await kit.network.connect(record, network)
+        try:
+            await kit.network.connect(record, network)
+        except NotFound:  # As dockerd: refused at start. A 404 here is "no such image" to the docker CLI, which pulls.
+            record = record.replace(networking=network)
         faultpoint("create.network")
         container.save(record.replace(pending=""))
 

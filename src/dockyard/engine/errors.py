@@ -6,7 +6,16 @@ fills a sentence stays on the error.
 
 from __future__ import annotations
 
-from dockyard.errors import Code, Conflict, InvalidParameter, NotFound, NotImplementedYet, NotModified, System
+from dockyard.errors import (
+    Code,
+    Conflict,
+    Exhausted,
+    InvalidParameter,
+    NotFound,
+    NotImplementedYet,
+    NotModified,
+    System,
+)
 
 NO_SUCH_CONTAINER = Code("DY-ENG-001", NotFound, "No such container: {ref}", hint="docker ps -a lists containers")
 AMBIGUOUS_PREFIX = Code(
@@ -102,4 +111,8 @@ ENGINE_LOCKED = Code(
 UPDATE_RESTART_AUTOREMOVE = Code(
     "DY-ENG-042", InvalidParameter,
     "Restart policy cannot be updated because AutoRemove is enabled for the container",
+)  # fmt: skip
+STORE_FULL = Code(
+    "DY-ENG-046", Exhausted, "cannot record container {name}: no space left on device",
+    hint="docker system df shows what takes it; docker system prune frees some",
 )  # fmt: skip

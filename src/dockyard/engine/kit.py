@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dockyard.engine.events import Events
 from dockyard.engine.ports import Network, Rootfs, Runtime, Volumes
+from dockyard.engine.reserve import Reserve
 from dockyard.engine.store import Store
 from dockyard.engine.supervisor import Supervisor
 from dockyard.lib import clock
@@ -34,6 +35,10 @@ class Kit:
     """Run by conmon after an exit; the container's ID is appended. It honours policies while no engine runs."""
     containers: dict[str, Container] = field(default_factory=dict)
     """By ID. ``engine.containers`` adds, a finished removal takes away."""
+
+    @property
+    def reserve(self) -> Reserve:
+        return Reserve(self.root / "reserve")
 
     def directory(self, container_id: str) -> Path:
         return self.root / "containers" / container_id

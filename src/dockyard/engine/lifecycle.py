@@ -20,7 +20,7 @@ from dockyard.engine.plan.create import parse_link
 from dockyard.engine.plan.restart import next_delay, should_restart
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest
 from dockyard.engine.supervisor import Undo
-from dockyard.errors import Conflict, DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, Exhausted, NotFound
 from dockyard.lib.faultpoint import faultpoint
 from dockyard.network.files import link_variables
 from dockyard.runtime.messages import exit_code_for
@@ -31,6 +31,8 @@ KILL_TIMEOUT = 10.0
 SIGKILL = 9
 COULD_NOT_RUN = frozenset({1, 126, 127, 255})
 """Exit codes of runtimes, shells and loaders when the program, its interpreter or a library is not as it must be."""
+FULL_DISK_PAUSE = 2.0
+"""Seconds until an end that could not be written down is tried again."""
 AT_ONCE, EXPLAIN_LIMIT = 3.0, 2.0
 """Seconds that such a container ran at most, and that looking for the reason may take."""
 
@@ -57,6 +59,7 @@ async def start(container: Container) -> None:
 async def start_locked(container: Container) -> None:
     """The steps of a start; the lock is held. On failure everything is undone and the record tells why."""
     kit, before = container.kit, container.record
+    kit.reserve.hold()
     container.save(before.replace(pending="start", stopped_by_user=False))
     undo = Undo()
     try:
@@ -77,7 +80,7 @@ async def start_locked(container: Container) -> None:
         container.save(_failed(before, error, kit.now()))
         if isinstance(error, DockyardError):
             container.emit("die", exitCode=str(container.record.state.exit_code))
-            container.wake("next-exit", "not-running", error=str(error))
+            container.wake("next-exit", "not-running")
             if before.host.auto_remove:
                 await remove_locked(container, volumes=True)
         raise
@@ -95,6 +98,10 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
     faultpoint("start.volumes")
     directory = kit.directory(record.id)
     undo.add("network", lambda: kit.network.teardown(record.id))
+    if record.networking is not None:
+        await kit.network.connect(record, record.networking)
+        record = record.replace(networking=None)
+        container.save(record)
     netns = await kit.network.setup(record, str(directory))
     container.forget_views()
     faultpoint("start.network")
@@ -175,8 +182,16 @@ def watch(container: Container) -> None:
 
 
 async def _watch_exit(container: Container) -> None:
-    ended = await container.kit.runtime.wait(container.record.id)
-    await container.kit.supervisor.operate(settle(container, ended), f"end of {container.record.name}")
+    kit, name = container.kit, container.record.name
+    ended = await kit.runtime.wait(container.record.id)
+    while True:
+        try:
+            await kit.supervisor.operate(settle(container, ended), f"end of {name}")
+            return kit.reserve.hold()
+        except Exhausted as error:
+            if not kit.reserve.spend():
+                _log.warning("the end of container %s waits for room on the disk: %s", name, error)
+                await asyncio.sleep(FULL_DISK_PAUSE)
 
 
 # -- end --------------------------------------------------------------------------------------------------------
@@ -186,6 +201,10 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
     """The container has ended: record it, free what it held, then follow --rm or the restart policy."""
     async with container.lock:
         if not container.record.live:
+            if container.owed and container.record.id in container.kit.containers:  # the disk was full the first time
+                container.save(container.record)
+            if container.record.host.auto_remove and container.record.id in container.kit.containers:
+                await remove_locked(container, volumes=True)
             return
         if container.health is not None:
             container.health.cancel()
@@ -194,7 +213,7 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
         ran_for = (ended.at - record.state.started_at) / 1e9
         again = should_restart(record, ended.code, daemon_start=daemon_start)
         why = await _why(container, ended, ran_for)
-        container.save(
+        container.admit(
             record.replace(restart_count=record.restart_count + 1 if again else record.restart_count).with_state(
                 status="restarting" if again else "exited", pid=0, exit_code=ended.code, finished_at=ended.at,
                 oom_killed=ended.oom_killed, why=why,
@@ -215,6 +234,8 @@ async def settle(container: Container, ended: Ended, *, daemon_start: bool = Fal
         container.restart_delay = 0.0
         if record.host.auto_remove:
             await remove_locked(container, volumes=True)
+        if container.owed:
+            raise errors.STORE_FULL(name=record.name)  # tried again by the watcher
 
 
 async def _why(container: Container, ended: Ended, ran_for: float) -> str:
@@ -398,8 +419,15 @@ async def remove(container: Container, *, volumes: bool, force: bool) -> None:
             raise code(name=record.name)
         await kill(container, SIGKILL, record.name)
     async with container.lock:
-        if record.id in container.kit.containers:
+        if record.id not in container.kit.containers:
+            return
+        try:
             await remove_locked(container, volumes=volumes)
+        except Exhausted:
+            if not container.kit.reserve.spend():
+                raise
+            await remove_locked(container, volumes=volumes)
+    container.kit.reserve.hold()
 
 
 async def remove_locked(container: Container, *, volumes: bool, silent: bool = False) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dockyard.model import ContainerConfig, HostConfig
+from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig
 
 Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
 
@@ -92,6 +92,8 @@ class Record(msgspec.Struct, frozen=True):
     pending: Literal["", "create", "start", "remove"] = ""
     """The operation under way: what recovery must finish or roll back."""
     remove_volumes: bool = False
+    networking: NetworkingConfig | None = None
+    """What create asked of networks when one of them did not exist: the next start connects to them, or fails."""
     conmon_pid: int = 0
     conmon_start: int = 0
     boot_id: str = ""

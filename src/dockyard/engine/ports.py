@@ -114,7 +114,8 @@ class Volumes(Protocol):
 
 class Network(Protocol):
     async def connect(self, record: Record, network: NetworkingConfig) -> None:
-        """Records the endpoints that the container will have."""
+        """Records the endpoints that the container will have; those that it has stay. Raises NotFound, with nothing
+        recorded, when one of the networks does not exist."""
         ...
 
     async def forget(self, container_id: str) -> None: ...

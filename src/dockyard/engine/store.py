@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from dockyard.engine.errors import NAME_IN_USE
+from dockyard.engine.errors import NAME_IN_USE, STORE_FULL
 from dockyard.engine.model import Record
 from dockyard.lib.durable import commits
 
@@ -28,6 +28,10 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
+
+
+def _translated(error: sqlite3.OperationalError, record: Record) -> Exception:
+    return STORE_FULL(name=record.name) if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL else error
 
 
 class Store:
@@ -48,7 +52,8 @@ class Store:
             yield self._decoder.decode(blob)
 
     def put(self, record: Record) -> None:
-        """Inserts or replaces. Raises Conflict (Docker's sentence) when another container has the name."""
+        """Inserts or replaces. Raises Conflict (Docker's sentence) when another container has the name, Exhausted when the
+        disk is full."""
         blob = self._encoder.encode(record)
         try:
             with commits(self._db, durable=not record.host.auto_remove):
@@ -60,10 +65,15 @@ class Store:
         except sqlite3.IntegrityError:
             row = self._db.execute("SELECT id FROM containers WHERE name = ?", (record.name,)).fetchone()
             raise NAME_IN_USE(name=record.name, id=row[0] if row else "?") from None
+        except sqlite3.OperationalError as error:
+            raise _translated(error, record) from error
 
     def delete(self, record: Record) -> None:
-        with commits(self._db, durable=not record.host.auto_remove):
-            self._db.execute("DELETE FROM containers WHERE id = ?", (record.id,))
+        try:
+            with commits(self._db, durable=not record.host.auto_remove):
+                self._db.execute("DELETE FROM containers WHERE id = ?", (record.id,))
+        except sqlite3.OperationalError as error:
+            raise _translated(error, record) from error
 
     def meta(self, key: str, default: str = "") -> str:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

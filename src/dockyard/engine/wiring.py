@@ -156,6 +156,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     )
     if daemon:
         save_settings(settings)
+        kit.reserve.hold()
         await recovery.recover(kit)
         await build_run.sweep(executor, places, runs)
     else:

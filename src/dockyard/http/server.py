@@ -83,7 +83,7 @@ class Server:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             sock.bind((host, port))
-        except OSError:
+        except (OSError, OverflowError):
             sock.close()
             raise
         await self.listen(sock, tls)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockyard.errors import Code, Conflict, Forbidden, InvalidParameter, NotFound, System, Unavailable
+from dockyard.errors import Code, Conflict, Exhausted, Forbidden, InvalidParameter, NotFound, System, Unavailable
 
 NO_SUCH_NETWORK = Code("DY-NET-001", NotFound, "network {ref} not found", hint="docker network ls")
 NETWORK_EXISTS = Code("DY-NET-002", Conflict, "network with name {name} already exists")
@@ -97,3 +97,7 @@ AMBIGUOUS = Code("DY-NET-029", InvalidParameter, "network {ref} is ambiguous ({c
 HOST_NETWORK = Code(
     "DY-NET-030", InvalidParameter, "container cannot be disconnected from host network or connected to host network"
 )
+STORE_FULL = Code(
+    "DY-NET-031", Exhausted, "cannot record the network's change: no space left on device",
+    hint="docker system df shows what takes it; docker system prune frees some",
+)  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from dockyard.lib.durable import commits
+from dockyard.network.errors import STORE_FULL
 from dockyard.network.model import Endpoint, Network, Sandbox
 
 _SCHEMA = """
@@ -81,10 +82,15 @@ class NetworkStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """Raises Exhausted when the disk is full."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                raise STORE_FULL() from error
             raise
-        self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # an error; SQLite has rolled back by itself when the disk is full
+                self._db.execute("ROLLBACK")

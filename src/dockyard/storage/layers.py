@@ -173,7 +173,7 @@ class LayerStore:
             if number.isdigit() and int(number) in known and int(number) not in self._mounted:
                 self._mounted.add(int(number))
             else:
-                kmount.umount(row.target, kmount.UmountFlag.DETACH)
+                kmount.umount_if_mounted(row.target, kmount.UmountFlag.DETACH)
         for entry in list(self.directory.iterdir()):
             if not entry.name.isdigit() or int(entry.name) not in known:
                 self._trash.put(entry)

@@ -191,7 +191,7 @@ class SnapshotStore:
             if key in self._snapshots and rest == "merged" and key not in self._mounted:
                 self._mounted.add(key)
             else:
-                kmount.umount(row.target, kmount.UmountFlag.DETACH)
+                kmount.umount_if_mounted(row.target, kmount.UmountFlag.DETACH)
         for entry in list(self.directory.iterdir()):
             if entry.name not in self._snapshots:
                 self._trash.put(entry)

@@ -141,7 +141,7 @@ class VolumeStore:
         known = {volume.mountpoint for volume in self._volumes.values() if volume.options}
         for row in mounts:
             if row.target.startswith(prefix) and row.target not in known:
-                kmount.umount(row.target, kmount.UmountFlag.DETACH)
+                kmount.umount_if_mounted(row.target, kmount.UmountFlag.DETACH)
         for volume in self._volumes.values():
             self._make(volume)
 

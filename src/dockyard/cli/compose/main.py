@@ -81,7 +81,7 @@ def _call(command: Command, top: flags.Options) -> int:
         if len(options.words) < least:
             raise UsageError(f"'compose {command.word}' requires at least {least} argument{'s' if least > 1 else ''}")
     except UsageError as wrong:
-        return _complain(f"{wrong}\n\nUsage:  dockyard compose {command.usage}", command.word)
+        return _complain(f"{wrong}\n\nUsage:  dockyard compose {command.word} {command.usage}", command.word)
     from dockyard.cli.compose.session import Session
     from dockyard.cli.shell import Shell
 

@@ -10,7 +10,7 @@ import msgspec
 from dockyard.client import Client
 from dockyard.doctor.audit import audit
 from dockyard.doctor.collect import collect
-from dockyard.doctor.examine import examine, rank
+from dockyard.doctor.examine import check_name, examine, rank
 from dockyard.doctor.faults import all_rules
 from dockyard.doctor.finding import Report
 from dockyard.doctor.report import render
@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
         facts = load(options.from_bundle)
     else:
         facts = collect(Client.from_env(host=options.host), os.environ)
+    check_name(facts, "container", options.name)
     checks = examine(facts, [rule for rule in all_rules() if rule.id in AUDITED])
     found = [item for item in [*audit(facts), *checks.findings] if options.name in ("", item.object.name)]
     report = Report(rank(found), checks.checks, missing=facts.missing)

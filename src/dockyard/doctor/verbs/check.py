@@ -10,7 +10,7 @@ import msgspec
 
 from dockyard.client import Client
 from dockyard.doctor.collect import collect
-from dockyard.doctor.examine import examine
+from dockyard.doctor.examine import check_name, examine
 from dockyard.doctor.facts import Facts
 from dockyard.doctor.faults import all_rules
 from dockyard.doctor.finding import Finding, Report
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
         return watch(Client.from_env(host=options.host))
     facts = gather(options)
+    check_name(facts, options.subject or "", options.name)
     report = silenced(examine(facts, all_rules(), subject=subject_of(options)), options.silence)
     if options.apply:
         return _apply(options, facts, report)

@@ -48,6 +48,8 @@ class NetworkAdapter:
         primary = self._controller.network(mode)
         named = {self._controller.network(ref).id: wish for ref, wish in wishes.items()}
         named = {primary.id: named.get(primary.id, EndpointSettings()), **named}
+        for endpoint in self._controller.endpoints_of(record.id):
+            named.pop(endpoint.network, None)
         for network_id, wish in named.items():
             if network_id == primary.id and not wish.mac_address and record.config.mac_address:
                 wish = wish.replace(mac_address=record.config.mac_address)
