@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +55,7 @@ def balance(session: Session, options: Options) -> int:
         _follow(session, made, control)
     finally:
         process.close()
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path.parent, ignore_errors=True)
     return 0
 
 
