@@ -438,3 +438,16 @@ async def test_an_end_on_a_full_disk_is_told_at_once_and_written_down_later(
         room.set()
         await world.containers.find("one").watcher
     assert [item.state.status for item in world.kit.store.records()] == ["exited"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"), [("network_mode", "network"), ("pid_mode", "PID"), ("ipc_mode", "IPC")], ids=lambda value: str(value)
+)
+async def test_namespaces_of_a_container_that_does_not_run_cannot_be_joined(world: World, mode: str, word: str) -> None:
+    owner = await world.create("top", name="owner", ipc_mode="shareable")
+    await world.create("top", name="guest", **{mode: "container:owner"})
+    with pytest.raises(Conflict, match=f"cannot join {word} of a non running container: {owner}"):
+        await world.containers.start("guest")
+    await world.containers.remove("owner", volumes=False, link=False, force=True)
+    with pytest.raises(NotFound, match=f"No such container: {owner}"):
+        await world.containers.start("guest")

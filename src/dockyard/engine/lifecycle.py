@@ -90,7 +90,7 @@ async def start_locked(container: Container) -> None:
 
 
 async def _bring_up(container: Container, undo: Undo) -> Process:
-    kit, record = container.kit, container.record
+    kit, record, joined = container.kit, container.record, _joined_processes(container)
     undo.add("rootfs", lambda: kit.rootfs.unmount(record.id))
     rootfs = await kit.rootfs.mount(record.id)
     faultpoint("start.mounted")
@@ -107,7 +107,7 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
     faultpoint("start.network")
     request = StartRequest(
         record=record, rootfs=rootfs, mounts=mounts, netns=netns, hostname=record.config.hostname,
-        pid_of=_joined_processes(container), directory=str(directory), exit_command=(*kit.exit_command, record.id),
+        pid_of=joined, directory=str(directory), exit_command=(*kit.exit_command, record.id),
         environment=link_environment(container),
     )  # fmt: skip
     undo.add("runtime", lambda: kit.runtime.delete(record.id))
@@ -148,7 +148,7 @@ def link_environment(container: Container) -> list[str]:
 def _joined_processes(container: Container) -> dict[str, int]:
     """Processes whose namespaces this container joins. Raises Conflict when one of them does not run."""
     host, found = container.record.host, {}
-    for namespace, mode in (("PID", host.pid_mode), ("IPC", host.ipc_mode)):
+    for namespace, mode in (("network", host.network_mode), ("PID", host.pid_mode), ("IPC", host.ipc_mode)):
         if mode.startswith("container:"):
             target = container.kit.containers.get(mode.removeprefix("container:"))
             if target is None:

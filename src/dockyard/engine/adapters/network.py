@@ -64,8 +64,8 @@ class NetworkAdapter:
         for endpoint in self._controller.endpoints_of(record.id):
             self.emit("connect", self._controller.network(endpoint.network), container=record.id)
         if record.host.network_mode.startswith("container:") and not sandbox.netns:
-            target = self._containers[record.host.network_mode.removeprefix("container:")].record
-            return f"/proc/{target.state.pid}/ns/net" if target.live else sandbox.netns
+            target = self._containers[record.host.network_mode.removeprefix("container:")].record  # the start saw it live
+            return f"/proc/{target.state.pid}/ns/net"
         return sandbox.netns
 
     def spec(self, record: Record, directory: str) -> SandboxSpec:
