@@ -1,13 +1,16 @@
 """What a network adds to a container's start, here and on dockerd in the same go (root). ``python -m bench.network_start [N]``.
 
-N containers each with no network, on the default bridge, and there with one published port; the three kinds and the two
-engines take turns, so that a busy machine is busy for all. Timed is POST /containers/ID/start alone.
+N containers each with no network, on the default bridge, and there with one published port. Timed is POST
+/containers/ID/start alone. Each round has another order of the six, and a pause before each start: what one start leaves
+to be done in the background would otherwise be charged to the next (with a fixed order "no network" always followed
+dockerd's heaviest step, and a network seemed to cost less than nothing).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -21,6 +24,8 @@ from dockyard.testing.engines import private_engine
 
 ENGINES = ("dockyard", "dockerd")
 KINDS = ("none", "bridge", "port")
+SETTLE = 0.3
+"""Seconds."""
 
 
 def body(kind: str, number: int) -> dict[str, Any]:
@@ -41,22 +46,26 @@ def main(count: int) -> None:
             clients[engine] = stack.enter_context(Client(made.host, timeout=120))
             header = {"Content-Type": "application/x-tar"}
             list(clients[engine].objects("POST", "/images/load", {"quiet": True}, images, headers=header))
+        turns = [(engine, kind) for kind in KINDS for engine in ENGINES]
+        order = random.Random(count)
         for number in range(count):
-            for kind in KINDS:
-                for engine, client in clients.items():
-                    made = client.request("POST", "/containers/create", body=body(kind, number))
-                    begin = time.perf_counter()
-                    client.request("POST", f"/containers/{made['Id']}/start")
-                    spent[(engine, kind)].append((time.perf_counter() - begin) * 1e3)
-                    if kind != "port":
-                        client.request("DELETE", f"/containers/{made['Id']}", {"force": True})
-    middle = {key: statistics.median(rows) for key, rows in spent.items()}
+            order.shuffle(turns)
+            for engine, kind in turns:
+                client = clients[engine]
+                made = client.request("POST", "/containers/create", body=body(kind, number))
+                time.sleep(SETTLE)
+                begin = time.perf_counter()
+                client.request("POST", f"/containers/{made['Id']}/start")
+                spent[(engine, kind)].append((time.perf_counter() - begin) * 1e3)
+                client.request("DELETE", f"/containers/{made['Id']}", {"force": True})
     for engine in ENGINES:
-        base = middle[(engine, "none")]
-        adds = {kind: middle[(engine, kind)] - base for kind in KINDS[1:]}
-        print(f"{engine}: start without network {base:.0f} ms; a bridge adds {adds['bridge']:.1f} ms, with a port {adds['port']:.1f} ms")
-    ours, theirs = (middle[(engine, "port")] - middle[(engine, "none")] for engine in ENGINES)
-    print(f"bridge and port: {theirs / max(ours, 0.1):.1f} times less than dockerd adds")
+        base = spent[(engine, "none")]
+        for kind in KINDS:
+            rows = spent[(engine, kind)]
+            low, middle, high = statistics.quantiles(rows, n=4)
+            adds = "" if kind == "none" else f", adds {middle - statistics.median(base):+.1f} ms"
+            print(f"{engine} {kind}: median {middle:.0f} ms (quartiles {low:.0f} to {high:.0f}){adds}")
+    print("a difference smaller than the quartiles are apart is noise")
 
 
 if __name__ == "__main__":
