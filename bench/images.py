@@ -108,7 +108,7 @@ class Registry:
 
     def __init__(self, engine: PrivateEngine) -> None:
         self.data = engine.root / "registry"
-        self.data.mkdir()
+        self.data.mkdir(exist_ok=True)
         config = {
             "version": 0.1, "log": {"level": "error", "accesslog": {"disabled": True}},
             "http": {"addr": REGISTRY, "secret": "bench"}, "storage": {"filesystem": {"rootdirectory": str(self.data)}},
@@ -119,7 +119,7 @@ class Registry:
 
     def empty(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
-        self.data.mkdir()
+        self.data.mkdir(exist_ok=True)
 
     def close(self) -> None:
         self._process.terminate()
