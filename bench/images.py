@@ -108,7 +108,7 @@ class Registry:
 
     def __init__(self, engine: PrivateEngine) -> None:
         self.data = engine.root / "registry"
-        self.data.mkdir()
+        self.data.mkdir(exist_ok=True)
         config = {
             "version": 0.1, "log": {"level": "error", "accesslog": {"disabled": True}},
             "http": {"addr": REGISTRY, "secret": "bench"}, "storage": {"filesystem": {"rootdirectory": str(self.data)}},
@@ -119,7 +119,7 @@ class Registry:
 
     def empty(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
-        self.data.mkdir()
+        self.data.mkdir(exist_ok=True)
 
     def close(self) -> None:
         self._process.terminate()
@@ -191,6 +191,7 @@ def memory(engine: PrivateEngine, report: Report) -> None:
             with tarfile.open(layer, "w") as tar:
                 info = tarfile.TarInfo(f"data{number}")
                 info.size = BIG_BYTES
+                tar.copybufsize = 1 << 20
                 tar.addfile(info, _Noise(number))
             layers.append(layer)
         pack(archive, layers, f"{REGISTRY}/big:1")
@@ -214,14 +215,13 @@ class _Noise(io.RawIOBase):
     """Bytes that do not compress, the same each time."""
 
     def __init__(self, seed: int) -> None:
-        self._state = hashlib.shake_128(str(seed).encode()).digest(1 << 20)
+        self._state = hashlib.shake_128(str(seed).encode()).digest(1 << 20) * 2
         self._count = 0
 
     def read(self, size: int = -1) -> bytes:
         self._count += 1
         shift = self._count * 7919 % (1 << 20)
-        data = self._state[shift:] + self._state[:shift]
-        return (data + data)[:size] if size >= 0 else data
+        return self._state[shift : shift + min(size, 1 << 20)]
 
     def readable(self) -> bool:
         return True
