@@ -17,7 +17,7 @@ from dockyard.cli import archive, auths, catalogue, flags, listing, output, prog
 from dockyard.cli.commands.complete import candidates
 from dockyard.cli.flags import Refusal, UsageError
 from dockyard.cli.hints import hint_line, in_our_words, next_command
-from dockyard.cli.main import _miscounted
+from dockyard.cli.main import _miscounted, run
 from dockyard.cli.output import Column
 from dockyard.cli.session import start_status
 from dockyard.cli.template import compiled, render
@@ -459,7 +459,6 @@ def test_every_command_is_there_with_flags_that_can_be_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(catalogue.COMMANDS))
 def test_help_fits_80_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from dockyard.cli.main import run
 
     command = catalogue.COMMANDS[name]
     if command.module == "daemon":
@@ -478,3 +477,21 @@ def test_starting_the_command_line_loads_little() -> None:
     loaded = set(done.stdout.splitlines()[-1].split())
     heavy = {"asyncio", "ssl", "http.client", "dataclasses", "inspect", "email", "urllib.parse", "subprocess", "msgspec", "dockyard.oci", "argparse", "datetime"}
     assert not loaded & heavy
+
+
+def test_a_command_of_another_room_leaks_no_stack_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dockyard.doctor.main
+
+    def main(argv: list[str]) -> int:
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(dockyard.doctor.main, "main", main)
+    assert run(["doctor"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "dockyard doctor: [Errno 98] Address already in use",
+        "try: dockyard doctor --help, or dockyard --debug doctor ...",
+    ]
+    with pytest.raises(OSError, match="in use"):
+        run(["--debug", "doctor"])

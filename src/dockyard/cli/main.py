@@ -71,14 +71,14 @@ def _run(words: list[str]) -> int:
     for count in (2, 1):
         forwarded = catalogue.FORWARDED.get(" ".join(rest[:count]))
         if forwarded is not None:
-            return _forward(forwarded[0], rest, count, top.text("host"))
+            return _forward(forwarded[0], rest, count, top.text("host"), debug=top.on("debug"))
     command, typed, arguments = catalogue.find(rest)
     if command is None:
         return _unknown(rest)
     return _call(command, typed, arguments, top)
 
 
-def _forward(module: str, words: list[str], count: int, host: str) -> int:
+def _forward(module: str, words: list[str], count: int, host: str, *, debug: bool) -> int:
     """A command of another room, which reads its own arguments; doctor's verbs are told which they are."""
     import importlib
 
@@ -91,7 +91,20 @@ def _forward(module: str, words: list[str], count: int, host: str) -> int:
             raise
         return _complain(f"dockyard {' '.join(words[:count])} is not part of this installation", "dockyard --help", 1)
     keeps_verb = module.endswith("doctor.main") and words[0] != "doctor"
-    return int(found.main(words if keeps_verb else words[count:]) or 0)
+    try:
+        return int(found.main(words if keeps_verb else words[count:]) or 0)
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        verb = " ".join(words[:count])
+        from dockyard.errors import DockyardError
+
+        # A port in use, a directory that cannot be made: the system's words say it; what is unforeseen has its kind.
+        told = str(error) if isinstance(error, (DockyardError, OSError)) else f"{type(error).__name__}: {error}"
+        sys.stderr.write(f"dockyard {verb}: {told}\ntry: dockyard {verb} --help, or dockyard --debug {verb} ...\n")
+        return 1
 
 
 def _call(command: Command, typed: str, arguments: list[str], top: flags.Options) -> int:
