@@ -117,7 +117,10 @@ class Worker:
     def _start(self, client: Client, entry: Entry) -> None:
         entry.running = None
         entry.there = None if entry.transient else entry.there
-        if self._asked(lambda: client.request("POST", f"/containers/{entry.name}/start"), NotModified) is not None:
+        told = self._asked(lambda: client.request("POST", f"/containers/{entry.name}/start"), NotModified)
+        if told is not False:
+            entry.pid = 0  # a new process; the old one was stopped
+        if told is not None:
             entry.running = entry.code is None
 
     def _stop(self, client: Client, entry: Entry) -> None:

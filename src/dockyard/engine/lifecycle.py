@@ -110,6 +110,8 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
         pid_of=joined, directory=str(directory), exit_command=(*kit.exit_command, record.id),
         environment=link_environment(container),
     )  # fmt: skip
+    # What an engine that died between the end of the last run and its clean-up left: "container already exists".
+    await kit.runtime.delete(record.id)
     undo.add("runtime", lambda: kit.runtime.delete(record.id))
     process, warnings = await kit.runtime.create(request)
     for warning in warnings:

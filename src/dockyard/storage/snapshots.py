@@ -141,8 +141,9 @@ class SnapshotStore:
         base = f"{self.directory}/{key}"
         volatile = volatile or key in self._fleeting
         if key not in self._mounted:
-            if volatile:  # the mark of an earlier mount, which was undone in an orderly way or whose content may be lost
-                shutil.rmtree(f"{base}/work/work/incompat", ignore_errors=True)
+            # The mark of an earlier volatile mount. An engine that was killed has lost nothing, and no longer knows which
+            # snapshots were fleeting: with the mark in place they would never mount again (EINVAL).
+            shutil.rmtree(f"{base}/work/work/incompat", ignore_errors=True)
             try:
                 kmount.mount_overlay(
                     f"{base}/merged", self.lowers(snapshot), f"{base}/upper", f"{base}/work",

@@ -16,7 +16,7 @@ from dockyard.errors import DockyardError
 
 __all__ = ["Host", "until"]
 
-START_LIMIT = 30.0
+START_LIMIT, STOP_LIMIT = 30.0, 10.0
 
 
 class Host:
@@ -74,17 +74,27 @@ class Host:
         for pid in _naming(str(self.root), ""):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for group in Path("/sys/fs/cgroup").glob(f"*/dy-crash-{self.holder.pid}"):
-            for left in (group / "cgroup.procs").read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(left), signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                for below in sorted(group.rglob("*"), reverse=True):
-                    if below.is_dir():
-                        below.rmdir()
-                group.rmdir()
+        groups = [
+            *Path("/sys/fs/cgroup").glob(f"*/dy-crash-{self.holder.pid}"),
+            *Path("/sys/fs/cgroup").glob(f"dy-crash-{self.holder.pid}"),
+        ]
+        with contextlib.suppress(AssertionError):
+            until(lambda: not any(_killed(group) for group in groups), STOP_LIMIT)
+        for group in groups:
+            for below in (*sorted((item for item in group.rglob("*") if item.is_dir()), reverse=True), group):
+                with contextlib.suppress(OSError):
+                    below.rmdir()
         self.holder.kill()
         self.holder.wait(10)
+
+
+def _killed(group: Path) -> int:
+    """Containers outlive their daemon: whatever a failed test left is killed. How many processes there still were."""
+    left = [int(pid) for procs in group.rglob("cgroup.procs") for pid in procs.read_text().split()]
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(left)
 
 
 def _naming(text: str, program: str) -> list[int]:
