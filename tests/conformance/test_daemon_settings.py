@@ -48,8 +48,8 @@ def test_what_a_container_asks_for_itself_wins(strict: PrivateEngine) -> None:
 
 def test_an_exec_has_no_more_than_its_container(strict: PrivateEngine) -> None:
     assert strict.docker("run", "-d", "--name", "held", "busybox", "sleep", "1000").returncode == 0
-    done = strict.docker("exec", "held", "grep", "NoNewPrivs", "/proc/self/status")
-    assert done.stdout.split() == ["NoNewPrivs:", "1"], done.stderr
+    done = strict.docker("exec", "held", "sh", "-c", "grep NoNewPrivs /proc/self/status; ulimit -n; ulimit -Hn")
+    assert done.stdout.split() == ["NoNewPrivs:", "1", "512", "600"], done.stderr
     strict.docker("rm", "-f", "held")
 
 

@@ -37,7 +37,7 @@ RUNC = RuntimeFacts("runc", "/usr/sbin/runc", "1.1.5", True, features=("rro",))
 FACTS = HostFacts(
     runtime=RUNC, runtimes=(RUNC,), conmon_path="/usr/bin/conmon", conmon_version="2.1.6", cgroup=V1,
     capabilities=frozenset(caps.NAMES), kernel=(6, 1), kernel_release="6.1.0", arch="amd64", cpus=4, memory=8 << 30,
-    seccomp=True, apparmor=False, apparmor_default="", init_path="/usr/bin/tini", nofile_limit=1048576,
+    seccomp=True, apparmor=False, apparmor_default="", init_path="/usr/bin/tini",
     rlimits={"RLIMIT_NOFILE": (1024, 20000)},
 )  # fmt: skip
 CLAMPED = dataclasses.replace(FACTS, capabilities=FACTS.capabilities - {"CAP_SYS_RESOURCE"})

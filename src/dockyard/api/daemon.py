@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import grp
 import logging
 import os
@@ -53,21 +54,24 @@ def run(settings: Settings) -> int:
         raise NEEDS_ROOT()
     for note in notes(settings):
         _log.warning(note)
-    raise_descriptor_limit()
+    nofile = raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, nofile))
     return 0
 
 
-def raise_descriptor_limit() -> None:
+def raise_descriptor_limit() -> Ulimit:
     """To the hard limit: a container with names and a port takes four descriptors of ours, and the usual soft limit
-    ends at 250 of them. (dockerd's unit sets LimitNOFILE for the same.)"""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ends at 250 of them. (dockerd's unit sets LimitNOFILE for the same.) Returns what it was: containers get that."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return Ulimit(name="nofile", soft=soft, hard=most)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, nofile: Ulimit) -> None:
     wanted = engine_settings(settings)
+    ulimits = {"nofile": nofile, **wanted.defaults.ulimits}
+    wanted = dataclasses.replace(wanted, defaults=dataclasses.replace(wanted.defaults, ulimits=ulimits))
     try:
         engine = await open_engine(wanted)
     except OSError as error:

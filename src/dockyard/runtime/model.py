@@ -152,7 +152,6 @@ class HostFacts:
     apparmor_default: str
     """docker-default where that profile is loaded, else ""."""
     init_path: str
-    nofile_limit: int
     rlimits: dict[str, tuple[int, int]] = field(default_factory=dict)
     thermal_throttle: tuple[str, ...] = ()
     boot_id: str = ""

@@ -65,7 +65,6 @@ async def probe(prefer: str = "") -> HostFacts:
         apparmor=_read("/sys/module/apparmor/parameters/enabled").startswith("Y"),
         apparmor_default="docker-default" if "docker-default" in _read(_APPARMOR) else "",
         init_path=next((path for path in map(_which, INITS) if path), ""),
-        nofile_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         rlimits=_rlimits(),
         thermal_throttle=tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"))),
         boot_id=_read("/proc/sys/kernel/random/boot_id").strip(),

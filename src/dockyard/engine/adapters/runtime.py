@@ -36,6 +36,7 @@ from dockyard.runtime.execs import ExecRequest, ExecSession
 from dockyard.runtime.logs import LogWish
 from dockyard.runtime.model import LogLimits
 from dockyard.runtime.plan import make_spec, make_update, plan_process
+from dockyard.runtime.plan_resources import plan_rlimits
 from dockyard.runtime.request import HOST, PRIVATE, Namespaces, ResolvedMount, SpecRequest
 
 Json = dict[str, Any]
@@ -234,11 +235,13 @@ class RuntimeAdapter:
         options = security.parse_security_options(self._security(host))
         with safefs.root_fd(f"/proc/{record.state.pid}/root") as root:
             user = users.resolve(root, process.get("User") or config.user, host.group_add or ())
-        return plan_process(
+        spec = plan_process(
             words(process["Cmd"]) or [], env=merge_env(config.env or (), process.get("Env") or ()),
             cwd=process.get("WorkingDir") or config.working_dir or "/", user=user, tty=tty, size=size,
             hostname=config.hostname, capabilities=capabilities, no_new_privileges=options.no_new_privileges,
         )  # fmt: skip
+        limits, _ = plan_rlimits(host.ulimits or (), self._ulimits, self.facts)  # as the container's own process has them
+        return spec | ({"rlimits": limits} if limits else {})
 
 
 def _ended(found: Exit) -> Ended:
