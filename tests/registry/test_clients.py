@@ -126,10 +126,7 @@ def test_docker_pulls_what_it_pushed(place: Place) -> None:
     place.docker("logout", HOST)
 
 
-def test_docker_pulls_nothing_private_without_a_login(place: Place, request: pytest.FixtureRequest) -> None:
-    if place.engine.kind == "dockyard":  # found on the last evening; no request is under way, no thread works
-        known = "our engine waits for ever in a pull that the registry refuses"
-        request.applymarker(pytest.mark.xfail(reason=known, raises=subprocess.TimeoutExpired, strict=False))
+def test_docker_pulls_nothing_private_without_a_login(place: Place) -> None:
     nobody = place.docker("pull", f"{HOST}/alice/again:1", ok=False, limit=20.0)
     assert "denied" in nobody or "unauthorized" in nobody or "authentication required" in nobody
 
