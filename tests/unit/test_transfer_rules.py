@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dockyard.api.failure import status_of
 from dockyard.errors import DockyardError, InvalidParameter, NotFound
 from dockyard.oci import parse_reference, sha256_of
 from dockyard.transfer import Proxies, Settings, decode_auth
@@ -322,3 +323,12 @@ def test_the_certificate_directory_names_what_is_missing(tmp_path: Path) -> None
     (folder / "client.cert").write_text("x")
     with pytest.raises(InvalidParameter, match=r"missing key client.key for client certificate client.cert"):
         tls_context(Endpoint("r.corp:5000", "https://r.corp:5000"), [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "ours"),
+    [(401, DENIED, 404), (403, DENIED, 404), (401, b"", 500), (404, b"", 404), (429, b"", 429), (500, b"", 503)],
+)
+def test_a_registry_s_status_is_not_ours(status: int, body: bytes, ours: int) -> None:
+    """A 401 of ours would make docker ask for a name and a password on the terminal."""
+    assert status_of(refusal(status, body, PULL)) == ours

@@ -41,13 +41,13 @@ def error_for(status: int, headers: Mapping[str, str], body: bytes, operation: s
     """The error for an answer that was not the wanted one."""
     code, detail = read_error(status, body)
     evidence: dict[str, Any] = {
-        "operation": operation, "detail": detail, "status": status, "host": context.host, "path": context.path,
+        "operation": operation, "detail": detail, "registry_status": status, "host": context.host, "path": context.path,
         "name": context.name, "registry_code": code,
     }  # fmt: skip
     if code == "TOOMANYREQUESTS" or status == 429:
         limits = limits_of(headers)
         text = detail.removeprefix("toomanyrequests: ")
-        return TOO_MANY_REQUESTS(**evidence | {"detail": text, "limits": _limits_text(limits)})
+        return TOO_MANY_REQUESTS(**evidence | {"detail": text, "limits": _limits_text(limits), "status": 429})
     if code in ("DENIED", "UNAUTHORIZED") or status in (401, 403):
         return _refusal(code, evidence, context)
     if code == "MANIFEST_UNKNOWN" or (status == 404 and not code and "/manifests/" in operation):
