@@ -276,6 +276,7 @@ def test_events_of_the_past(cli, web: str) -> None:
     ("words", "code", "told"),
     [
         (["pss"], 1, "Did you mean: dockyard ps"),
+        (["swarm", "init"], 1, "'swarm' is not implemented by Dockyard yet"),
         (["volume", "lss"], 1, "Did you mean: dockyard volume ls"),
         (["ps", "--al"], 125, "did you mean --all?"),
         (["ps", "-Z"], 125, "unknown shorthand flag: 'Z' in -Z"),

@@ -183,7 +183,13 @@ def _complain(text: str, help_command: str, status: int = USAGE_STATUS) -> int:
     return status
 
 
+NOT_YET = frozenset({"checkpoint", "config", "node", "plugin", "secret", "service", "stack", "swarm", "trust"})
+"""Docker's groups that Dockyard has no part for yet."""
+
+
 def _unknown(words: list[str]) -> int:
+    if words[0] in NOT_YET:
+        return _complain(f"'{words[0]}' is not implemented by Dockyard yet.", "dockyard --help", 1)
     if words[0] in catalogue.GROUPS:
         if len(words) == 1:
             return _help(words)

@@ -229,7 +229,7 @@ def _number(raw: bytes) -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise BAD_TAR(cause=f"invalid number {text[:16]!r}") from None
+        raise BAD_TAR(cause=f"\"{text[:16].decode('ascii', 'backslashreplace')}\" is not a number") from None
 
 
 def _padded(size: int) -> int:
