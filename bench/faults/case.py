@@ -37,6 +37,7 @@ class Case:
     engines: tuple[str, ...] = ("dockerd", "dockyard")  # where the fault can exist
     diagnose: Callable[[Lab], Report] | None = None  # where looking at the whole host is not what a user would do
     second: tuple[str, str] = ("", "")  # of a pair: fault and object of the other one
+    tries: int = 3  # of the probe, until it passes after a cure or an undo: restart policies take their time
 
     @property
     def label(self) -> str:
@@ -66,7 +67,7 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
     """The whole protocol for one case, leaving the lab as it was."""
     try:
         case.setup(lab)
-        if not _settles(lab, case.probe, True):
+        if not _settles(lab, case, True):
             return Verdict(case.label, False, "the probe fails before the injection")
         case.inject(lab)
         if case.probe(lab):
@@ -82,7 +83,7 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
         if cure and verdict.rank:
             _cure(lab, case, report.findings[verdict.rank - 1], verdict)
         case.undo(lab)
-        if not _settles(lab, case.probe, True):
+        if not _settles(lab, case, True):
             verdict.valid, verdict.reason = False, "the probe fails after undo"
         return verdict
     finally:
@@ -107,13 +108,13 @@ def _cure(lab: Lab, case: Case, found: Finding, verdict: Verdict) -> None:
     """Apply the fix on the lab's host, look, then take it back and look again."""
     if found.fix is None or not found.fix.machine:
         return
-    verdict.cured = _all(lab, found.fix.commands) and _settles(lab, case.probe, True)
-    verdict.undone = _all(lab, found.fix.undo) and _settles(lab, case.probe, False)
+    verdict.cured = _all(lab, found.fix.commands) and _settles(lab, case, True)
+    verdict.undone = _all(lab, found.fix.undo) and _settles(lab, case, False)
 
 
-def _settles(lab: Lab, probe: Probe, wanted: bool) -> bool:
-    """Links and neighbour entries take up to a second after a change (linkwatch), so the probe has three tries."""
-    return any(probe(lab) is wanted for _ in range(3))
+def _settles(lab: Lab, case: Case, wanted: bool) -> bool:
+    """Links and neighbour entries take up to a second after a change (linkwatch), so the probe has some tries."""
+    return any(case.probe(lab) is wanted for _ in range(case.tries))
 
 
 def _all(lab: Lab, commands: list[str]) -> bool:

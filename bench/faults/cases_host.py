@@ -291,5 +291,5 @@ CASES = [
          shell("iptables -A INPUT -i up0 -j ACCEPT; iptables -P INPUT DROP"),
          shell("iptables -P INPUT ACCEPT; iptables -D INPUT -i up0 -j ACCEPT"), name="NET-23/policy"),
     Case("RES-10", "app", _worker(), quick, _worker(NanoCpus=20_000_000), _worker()),
-    Case("NET-15", "db", shop, shop_works, _cut, _join),
+    Case("NET-15", "db", shop, shop_works, _cut, _join, tries=10),
 ]  # fmt: skip

@@ -239,7 +239,7 @@ CASES = [
         spec(Entrypoint=["sh", "-c", _ORPHANS]),
         spec(Entrypoint=["sh", "-c", _ORPHANS], HostConfig={"Init": True}),
     ),
-    Case("CMP-10", "db", shop, shop_works, _db("stop"), _db("start")),
+    Case("CMP-10", "db", shop, shop_works, _db("stop"), _db("start"), tries=10),
     Case(
         "INS-16",
         "app",

@@ -216,5 +216,5 @@ def clean(lab: Lab) -> None:
            "ip link del vpn0 2>/dev/null; true")  # fmt: skip
     for row in lab.client.request("GET", "/images/json"):
         for tag in row.get("RepoTags") or []:
-            if tag != IMAGE:
+            if tag not in (IMAGE, "<none>:<none>"):
                 lab.client.request("DELETE", f"/images/{tag}")

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -155,10 +156,13 @@ async def test_buildah(store: Store, image: Image, saved: Path, tmp_path: Path) 
 
 
 @pytest.fixture(params=["dockerd", "podman"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PrivateEngine]:
+def engine(request: pytest.FixtureRequest) -> Iterator[PrivateEngine]:
     if shutil.which(request.param) is None:
         pytest.skip(f"not installed: {request.param}")
-    with private_engine(request.param, tmp_path / request.param) as running:
+    with (
+        tempfile.TemporaryDirectory(prefix="dy-") as short,  # podman refuses a run root of more than 50 characters
+        private_engine(request.param, Path(short) / "e") as running,
+    ):
         yield running
 
 
