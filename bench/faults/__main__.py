@@ -203,7 +203,7 @@ def main() -> int:
 
 def _machine() -> str:
     done = subprocess.run(["nproc"], capture_output=True, text=True, check=False)
-    return f"Linux {platform.release()} {platform.machine()}, {done.stdout.strip()} processors, {time.strftime('%Y-%m-%d')}."
+    return f"Linux {platform.release().partition("-")[0]} {platform.machine()}, {done.stdout.strip()} processors, {time.strftime('%Y-%m-%d')}."
 
 
 if __name__ == "__main__":
