@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -202,8 +201,8 @@ def main() -> int:
 
 
 def _machine() -> str:
-    done = subprocess.run(["nproc"], capture_output=True, text=True, check=False)
-    return f"Linux {platform.release().partition("-")[0]} {platform.machine()}, {done.stdout.strip()} processors, {time.strftime('%Y-%m-%d')}."
+    kernel = platform.release().partition("-")[0]
+    return f"Linux {kernel} {platform.machine()}, {os.cpu_count()} processors, {time.strftime('%Y-%m-%d')}."
 
 
 if __name__ == "__main__":
