@@ -31,7 +31,7 @@ ON_DOCKERD = (
     "CTR-04", "CTR-20", "CTR-16", "SEC-01", "RES-04", "PUB-04", "PUB-12/user", "INS-02", "INS-05/comma", "REG-01",
 )  # fmt: skip
 ON_DOCKYARD = (
-    "NET-01/bridge", "NET-03/replies", "NET-10/nomaster", "NET-15", "NET-23/policy", "CTR-02/mode", "CTR-06", "CTR-08",
+    "NET-01/bridge", "NET-03/replies", "NET-10/nomaster", "NET-23/policy", "CTR-02/mode", "CTR-06", "CTR-08",
     "CTR-10", "CTR-11", "CTR-20", "SEC-04/ping", "STO-15", "PUB-02", "PUB-05", "DNS-05", "INS-01/dead-socket", "REG-01",
     "REG-05/directory", "REG-09", "IMG-02", "TIM-02", "NET-03/rule + NET-10/bridge-down",
 )  # fmt: skip
