@@ -143,7 +143,7 @@ class SnapshotStore:
         if key not in self._mounted:
             # The mark of an earlier volatile mount. An engine that was killed has lost nothing, and no longer knows which
             # snapshots were fleeting: with the mark in place they would never mount again (EINVAL).
-            shutil.rmtree(f"{base}/work/work/incompat", ignore_errors=True)
+            shutil.rmtree(os.path.join(base, "work", "work", "incompat"), ignore_errors=True)
             try:
                 kmount.mount_overlay(
                     f"{base}/merged", self.lowers(snapshot), f"{base}/upper", f"{base}/work",

@@ -24,7 +24,7 @@ def tar_of(name: str) -> bytes:
 
 WORKS: dict[str, tuple[str, Files]] = {
     "env is expanded in user": ("FROM busybox\nENV u nobody\nUSER ${u}\nRUN test $(id -un) = nobody\n", {}),
-    "env is expanded in workdir": ("FROM busybox\nENV d /work\nENV e=/x\nWORKDIR ${d}$e\nRUN test $PWD = /work/x\n", {}),
+    "env is expanded in workdir": ("FROM busybox\nENV d /srv\nENV e=/x\nWORKDIR ${d}$e\nRUN test $PWD = /srv/x\n", {}),
     "env is expanded in add and copy": (
         "FROM busybox\nENV a=f b=foo q=/to\nADD ${a}oo $q/\nCOPY ${b}2 $q/\nRUN test -f /to/foo && test -f /to/foo2\n",
         {"foo": "", "foo2": ""},
