@@ -11,8 +11,6 @@ import json
 import os
 import socket
 import statistics
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,39 +205,10 @@ def thousand(running: dict[str, PrivateEngine], kinds: list[str], seconds: float
     report_rates(f"GET /containers/json with {count}", dict.fromkeys(able, "/containers/json?all=1"), running, seconds, report)
 
 
-def cli_start(running: dict[str, PrivateEngine], count: int, report: Report) -> None:
-    """The command lines against our idle engine (podman's has no daemon to ask)."""
-    host = running[OURS].host
-    commands = {
-        OURS: [sys.executable, "-m", "dockyard.cli", "-H", host, "ps"],
-        "docker CLI": ["docker", "-H", host, "ps"],
-        "podman CLI": ["podman", "--root", f"{running[OURS].root}/none", "--runroot", f"{running[OURS].root}/none-run", "ps"],
-    }
-
-    def once(name: str) -> float:
-        begin = time.perf_counter()
-        done = subprocess.run(commands[name], capture_output=True)
-        took = time.perf_counter() - begin
-        if done.returncode:
-            raise RuntimeError(f"{name} ps: {done.stderr.decode()[-200:]}")
-        return took
-
-    able = []
-    for name in commands:
-        try:
-            once(name)
-            able.append(name)
-        except (RuntimeError, FileNotFoundError) as error:
-            report.note(f"not measured: {error}")
-    taken = peers.rounds(count, able, once)
-    told = ", ".join(f"{name} {statistics.median(values) * 1e3:.0f} ms" for name, values in taken.items())
-    report.note(f"`ps` of a command line, start to end, against an idle engine (goal for ours: <= 120 ms): {told}.")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds, no thousand containers")
-    parser.add_argument("--only", default="", help="run, many, exec, memory, rates, thousand, cli (comma separated)")
+    parser.add_argument("--only", default="", help="run, many, exec, memory, rates, thousand (comma separated)")
     parser.add_argument("--peers", default="dockerd,podman")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--write", action="store_true", help="write docs/engine-numbers.md")
@@ -260,7 +229,6 @@ def main() -> None:
             else:
                 able.append(kind)
         parts = {
-            "cli": lambda: cli_start(running, count, report),
             "run": lambda: run_once(running, able, count, report),
             "many": lambda: many_at_once(running, able, 1 if given.quick else 2, report),
             "exec": lambda: exec_once(running, able, count, report),

@@ -7,6 +7,7 @@ for nothing; it is listed.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -72,8 +73,6 @@ def run_cases(lab: Lab, cases: list[Case], *, cure: bool) -> list[dict[str, Any]
                 named.update(message=by_message(lab, case), warnings=bool(by_warnings(lab) - before))
                 return report
 
-            import dataclasses
-
             verdict = run_case(lab, dataclasses.replace(case, diagnose=look), cure=cure)
         except Exception as error:  # noqa: BLE001 - one case must not end the run; it is void and said
             verdict = Verdict(case.label, False, f"{type(error).__name__}: {error}"[:200])
@@ -96,7 +95,6 @@ def run_healthy(lab: Lab, count: int) -> list[dict[str, Any]]:
     for seed in range(count):
         try:
             oddities = healthy.populate(lab, seed)
-            time.sleep(0.3)
             before, start = snapshot(lab), time.monotonic()
             report = diagnose(lab)
             spent = time.monotonic() - start

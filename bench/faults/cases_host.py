@@ -72,6 +72,7 @@ def _mode(mode: int) -> Step:
     def step(lab: Lab) -> None:
         for place in (lab.root, *lab.root.parents):
             if place.stat().st_mode & 0o1 == 0:
+                lab.opened.setdefault(place, place.stat().st_mode & 0o7777)
                 place.chmod(place.stat().st_mode | 0o11)  # the way to the socket is open; its own mode decides
         lab.socket.chmod(mode)
 

@@ -7,6 +7,7 @@ on a host that works, and that a hasty check takes for broken.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 
 from bench.faults.lab import IMAGE, Lab
@@ -199,6 +200,8 @@ ODDITIES: tuple[Oddity, ...] = tuple(
     if key.startswith("_") and not key.startswith("__") and callable(value)
 )
 PER_HOST = (4, 9)
+SETTLE = 0.3
+"""Seconds for programs to begin to listen and health checks to have run once."""
 
 
 def populate(lab: Lab, seed: int) -> list[str]:
@@ -207,6 +210,7 @@ def populate(lab: Lab, seed: int) -> list[str]:
     chosen = chance.sample(ODDITIES, chance.randint(*PER_HOST))
     for index, oddity in enumerate(chosen):
         oddity(lab, f"odd{index}")
+    time.sleep(SETTLE)
     return [oddity.__name__.strip("_") for oddity in chosen]
 
 

@@ -68,6 +68,7 @@ class Lab:
     def __init__(self, root: Path, *, kind: str = "dockerd", flags: tuple[str, ...] = ()) -> None:
         self.root, self.kind, self.flags = root, kind, flags
         self.vars: dict[str, Any] = {}
+        self.opened: dict[Path, int] = {}  # directories of the machine that a case let others through, and their modes
         self._children: list[subprocess.Popen[bytes]] = []
         self.holder = self.outside = 0
         self.engine: subprocess.Popen[bytes] | None = None
@@ -147,6 +148,8 @@ class Lab:
             if self.engine is not None:
                 self.reset()
         finally:
+            for place, mode in self.opened.items():
+                place.chmod(mode)
             self.stop_engine()
             for child in reversed(self._children):
                 child.kill()

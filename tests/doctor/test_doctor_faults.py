@@ -6,7 +6,6 @@ Here some of every area, on both engines; all of them with scores by ``make benc
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +62,6 @@ def test_a_healthy_host_raises_no_alarm_and_is_left_alone(lab_of: LabOf, engine:
     lab = lab_of(engine)
     try:
         oddities = healthy.populate(lab, seed)
-        time.sleep(0.3)
         before = snapshot(lab)
         report = diagnose(lab)
         assert [str(item) for item in report.findings if item.severity is Severity.FAULT] == [], oddities
