@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dockyard.cli import catalogue, flags
@@ -38,9 +38,13 @@ EVERYWHERE = """
 
 def run(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(_run, list(sys.argv[1:] if argv is None else argv))
+
+
+def guarded(work: Callable[[list[str]], int], words: list[str]) -> int:
+    """The exit code of ``work``, also where Ctrl-C or a reader that left ends it."""
     try:
-        return _run(words)
+        return work(words)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -91,12 +91,6 @@ def add_bridge(name: str, *, mac: str, mtu: int, filtered: bool) -> Message:
     return _new_link(name, "bridge", data, [(IFLA_ADDRESS, mac_bytes(mac)), (IFLA_MTU, mtu)], up=True)
 
 
-def set_bridge_filtered(index: int, filtered: bool) -> Message:
-    data: list[Attribute] = [(k, bytes([filtered])) for k in (_BR_NF_CALL_IPTABLES, _BR_NF_CALL_IP6TABLES)]
-    body = _link_body(index, [(IFLA_LINKINFO, [(_INFO_KIND, "bridge"), (_INFO_DATA, data)])])
-    return Message(_NEWLINK, 0, body, f"set bridge {index} filtered")
-
-
 def add_veth(name: str, *, mtu: int, bridge: int, netns: int, peer: str, mac: str) -> Message:
     """A pair in one message: ``name`` here, a port of ``bridge`` and up; ``peer`` in the namespace of the file
     descriptor ``netns``, with its MAC. The peer comes up by a message in its own namespace."""

@@ -70,9 +70,6 @@ class ImageRef:
     def with_tag(self, tag: str) -> ImageRef:
         return replace(self, tag=parse_tag(tag))
 
-    def with_digest(self, digest: Digest) -> ImageRef:
-        return replace(self, digest=digest)
-
     def __str__(self) -> str:
         return self.name + self._suffix()
 

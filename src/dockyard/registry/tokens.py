@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 
@@ -133,10 +132,3 @@ class Tokens:
             self._seen.clear()
         self._seen[token] = claims
         return claims
-
-    def public_keys(self) -> dict[str, str]:
-        """kid -> PEM, for verifiers elsewhere."""
-        return {
-            k.kid: k.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-            for k in self._keys.values()
-        }

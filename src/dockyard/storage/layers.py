@@ -23,7 +23,7 @@ from . import implied
 from .db import Database
 from .errors import CANNOT_MOUNT, NO_SUCH_LAYER
 from .ingest import Ingested, extract_again
-from .model import Layer, LayerSource, Limits
+from .model import Layer, Limits
 from .trash import Trash
 
 
@@ -98,19 +98,6 @@ class LayerStore:
             "INSERT OR REPLACE INTO fetched(digest, diff_id, media_type, size) VALUES (?,?,?,?)",
             got.digest, got.diff_id, got.kind, got.compressed_size,
         )  # fmt: skip
-
-    def by_blob(self, digest: Digest) -> LayerSource | None:
-        """The stored layer that a registry calls ``digest``, so that a pull need not fetch it again."""
-        rows = self._db.rows("SELECT diff_id, media_type, size FROM fetched WHERE digest=?", digest)
-        if not rows:
-            return None
-        diff_id, media_type, size = rows[0]
-        return LayerSource(Digest(str(diff_id)), digest, str(media_type), _int(size))
-
-    def blobs_of(self, diff_id: Digest) -> list[LayerSource]:
-        """Every digest under which the layer was fetched (for cross-repository mounts on push)."""
-        rows = self._db.rows("SELECT digest, media_type, size FROM fetched WHERE diff_id=?", diff_id)
-        return [LayerSource(diff_id, Digest(str(d)), str(m), _int(s)) for d, m, s in rows]
 
     def mount(self, diff_id: Digest) -> str:
         """The layer's tree as a path, mounted if it was not (0.2 ms)."""

@@ -12,7 +12,6 @@ import hashlib
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,10 +115,6 @@ class FakeStore:
 
     def tag(self, old: ImageRef, new: ImageRef) -> None:
         self.names[str(new)] = self.names[str(old)]
-
-    def forget_manifest(self, ref: ImageRef) -> None:
-        image_id = self.names[str(ref)]
-        self._images[image_id] = replace(self._images[image_id], manifest=None)
 
     def _path(self, diff_id: Digest) -> Path:
         return self._layers / (diff_id.partition(":")[2] + ".tar")

@@ -51,11 +51,6 @@ def one(fields: dict[str, list[str]], name: str) -> str:
     return fields.get(name, [""])[-1].strip()
 
 
-async def read_form(request: Request) -> Form:
-    """Raises VALUE_INVALID."""
-    return form_of(await read_fields(request))
-
-
 def form_of(fields: dict[str, list[str]]) -> Form:
     match = _CALL.match(one(fields, "_call"))
     if match is None:

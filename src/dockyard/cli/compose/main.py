@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 
@@ -12,22 +11,15 @@ import dockyard
 from dockyard.cli import flags
 from dockyard.cli.compose.table import COMMANDS, GLOBAL, Command
 from dockyard.cli.flags import UsageError
+from dockyard.cli.main import guarded
 
 USAGE_STATUS = 125
-INTERRUPTED = 130
 _HELP = flags.declared("-h, --help  Show this help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _run(words)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+    return guarded(_run, list(sys.argv[1:] if argv is None else argv))
 
 
 def standalone() -> int:

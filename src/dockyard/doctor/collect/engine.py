@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import grp
 import json
 import os
 import pwd
 import socket
-import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -222,12 +220,3 @@ def read_caller(environ: Mapping[str, str], endpoint: Endpoint) -> Caller:
     except KeyError:
         by_file = []
     return Caller(uid, os.getgroups(), by_file, wanted, endpoint.source)
-
-
-def socket_state(path: str) -> str:
-    """none, file, socket: what lies at the path of the socket."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        return "none" if error.errno == errno.ENOENT else "unreadable"
-    return "socket" if stat.S_ISSOCK(mode) else "file"
