@@ -1,4 +1,4 @@
-"""Moving images beside dockerd and podman. ``python -m bench.images [--rounds N] [--write]``.
+"""Moving images beside dockerd and podman. ``python -m bench.images [--rounds N] [--xfs] [--write]``.
 
 One image of five layers with the files of this host's /usr, at least 90 MB each; the docker CLI and Debian's docker-registry are
 the same for all. In every round each engine loads, saves, pushes, removes, pulls, runs twice and removes again. Root.
@@ -233,12 +233,19 @@ def main() -> None:
     parser.add_argument("--peers", default="dockerd,podman")
     parser.add_argument("--no-fallback", action="store_true")
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--xfs", action="store_true", help="all engines on an XFS in a file: see peers.on_xfs")
     parser.add_argument("--write", action="store_true", help="write docs/image-numbers.md")
     given = parser.parse_args()
     others = [name for name in given.peers.split(",") if name]
     kinds = [OURS, *others, *([] if given.no_fallback else [FALLBACK])]
     peers.install(*others, "docker-registry")
+    with peers.on_xfs() if given.xfs else contextlib.nullcontext():
+        measure(given, kinds)
+
+
+def measure(given: argparse.Namespace, kinds: list[str]) -> None:
     report = Report("Images: measured side by side", kinds)
+    report.note(f"Engines, registry and archive lie on {'an XFS in a file' if given.xfs else 'the host file system'}.")
     SCRATCH.mkdir(parents=True, exist_ok=True)
     archive = SCRATCH / "tree.tar"
     size, entries = make_image(archive)

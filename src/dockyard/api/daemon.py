@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import grp
 import logging
@@ -24,6 +25,7 @@ from dockyard.engine.settings import Defaults
 from dockyard.engine.system import COMPAT_VERSION
 from dockyard.engine.wiring import EngineSettings, open_engine
 from dockyard.errors import Code, Forbidden, InvalidParameter, System
+from dockyard.kernel.syscalls import libc
 from dockyard.model import Ulimit
 from dockyard.network import NetworkSettings
 from dockyard.runtime.seccomp import load_profile
@@ -39,6 +41,7 @@ CANNOT_START = Code(
     hint="look at that place (df -h, ls -ld), or give another --data-root; dockyard --debug engine tells the whole",
 )  # fmt: skip
 CLOSE_SECONDS = 5.0
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -55,9 +58,19 @@ def run(settings: Settings) -> int:
     for note in notes(settings):
         _log.warning(note)
     nofile = raise_descriptor_limit()
+    limit_malloc()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, nofile))
     return 0
+
+
+def limit_malloc() -> None:
+    """glibc keeps arenas for eight threads a core; what a layer's tree or a window of bytes took there stays: 30 MB more
+    after each image moved. Two arenas, and a stream's pieces on pages of their own (0.5 s of processor a GB), stay flat.
+    """
+    for name, value in ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 128 * 1024)):
+        with contextlib.suppress(AttributeError):  # musl has no mallopt, and no arenas
+            libc.mallopt(name, value)
 
 
 def raise_descriptor_limit() -> Ulimit:

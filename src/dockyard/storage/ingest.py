@@ -35,7 +35,7 @@ from .errors import DIGEST_MISMATCH, DISK_FULL, LAYER_LIMIT, SIZE_MISMATCH
 from .model import Limits
 
 PIECE = 1 << 20
-HASH_QUEUE = 8
+HASH_QUEUE = 3
 
 
 @dataclass(frozen=True, slots=True)
