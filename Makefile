@@ -36,8 +36,10 @@ conformance: ## suites of others on private engines (minutes; needs PyPI the fir
 scoreboard: ## docs/scoreboard.md from the kept results
 	@$(PY) scripts/scoreboard.py
 
-fuzz: ## the API fuzzed for longer, from another seed each time
+fuzz: ## the API and the parsers fuzzed for longer, from another seed each time
 	@DOCKYARD_FUZZ_ROUNDS=100 DOCKYARD_FUZZ_SEED=$$(date +%s) $(PY) -m pytest -q -s --timeout=3600 tests/conformance/test_fuzz.py
+	@for target in layers documents dockerfile reference dns; do \
+	    $(dir $(PY))uv run --no-sync --with 'atheris==3.0.0' python tests/fuzz/parsers.py $$target -max_total_time=120 || exit 1; done
 
 crash: ## kill -9 at random under load for ten minutes, from another seed each time
 	@DOCKYARD_CRASH_SECONDS=600 DOCKYARD_CRASH_SEED=$$(date +%s) $(PY) -m pytest -q -s --timeout=3600 tests/kernel/test_engine_crash_load.py

@@ -14,6 +14,7 @@ from dockyard.api.routes import Route
 from dockyard.errors import Code, InvalidParameter
 from dockyard.http import BODY_TOO_LARGE, Request
 from dockyard.lib.clock import parse_rfc3339
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.model import decode
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Call:
             return {}
         try:
             raw = msgspec.json.decode(text.encode())
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as broken:
+        except NOT_JSON as broken:
             raise BAD_FILTERS(cause=str(broken)) from None
         if not isinstance(raw, dict):
             raise BAD_FILTERS(cause="not a JSON object")

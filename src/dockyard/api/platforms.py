@@ -10,6 +10,7 @@ import re
 import msgspec
 
 from dockyard.api.call import BAD_PARAMETER
+from dockyard.lib.notjson import NOT_JSON
 
 _COMPONENT = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _SYSTEMS = frozenset({
@@ -46,5 +47,5 @@ def _of_document(text: str) -> str:
     try:
         found = msgspec.json.decode(text.encode())
         return "/".join(filter(None, (found.get("os", ""), found.get("architecture", ""), found.get("variant", ""))))
-    except (msgspec.DecodeError, RecursionError, UnicodeError, AttributeError, TypeError):
+    except (*NOT_JSON, UnicodeError, AttributeError, TypeError):
         raise BAD_PARAMETER(cause=f"invalid platform: {text}") from None

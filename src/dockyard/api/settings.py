@@ -19,6 +19,7 @@ import msgspec
 
 from dockyard.api.routes import NEWEST, OLDEST
 from dockyard.errors import Code, InvalidParameter
+from dockyard.lib.notjson import NOT_JSON
 
 BAD_FILE = Code("DY-API-040", InvalidParameter, "unable to configure the daemon with file {file}: {cause}")
 BAD_SETTING = Code("DY-API-041", InvalidParameter, "{cause}", hint="dockyard engine --help lists the settings")
@@ -234,7 +235,7 @@ def _shown(value: Any) -> str:
 def _read_file(text: bytes, file: str) -> dict[str, Any]:
     try:
         tree = msgspec.json.decode(text)
-    except msgspec.DecodeError as broken:
+    except NOT_JSON as broken:
         raise BAD_FILE(file=file, cause=f"invalid JSON: {broken}") from None
     if not isinstance(tree, dict):
         raise BAD_FILE(file=file, cause="it must be a JSON object")

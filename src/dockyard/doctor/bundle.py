@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from dockyard.doctor.facts import FORMAT, Facts, FileFact
 from dockyard.errors import InvalidParameter
+from dockyard.lib.notjson import NOT_JSON
 
 MAX_BYTES = 512 << 20
 STRIPPED = "(stripped)"
@@ -47,7 +48,7 @@ def load(path: str) -> Facts:
         if len(data) > MAX_BYTES:
             raise InvalidParameter(f"cannot read bundle {path}: it unpacks to more than {MAX_BYTES} bytes")
         facts = msgspec.json.decode(data, type=Facts)
-    except (OSError, EOFError, msgspec.DecodeError) as error:
+    except (*NOT_JSON, OSError, EOFError) as error:
         raise InvalidParameter(f"cannot read bundle {path}: {error}") from None
     if facts.format != FORMAT:
         raise InvalidParameter(f"cannot read bundle {path}: format {facts.format}, this doctor reads {FORMAT}")

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar, cast
 import msgspec
 
 from dockyard.errors import Code, InvalidParameter
+from dockyard.lib.notjson import NOT_JSON
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     """Reads ``data`` into ``kind``. Raises InvalidParameter with msgspec's one-line cause and path."""
     try:
         tree = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as broken:
+    except NOT_JSON as broken:
         raise MALFORMED(cause=str(broken)) from None
     return convert(tree, kind)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
+
 from .errors import BAD_CHANGE
 
 INSTRUCTIONS = frozenset((
@@ -69,7 +71,7 @@ def _array(text: str) -> list[str] | None:
         return None
     try:
         return msgspec.json.decode(text.encode(), type=list[str])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None
 
 

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
+
 from .digest import Digest, chain_ids, parse_digest, sha256_of
 from .errors import BAD_DOCUMENT
 
@@ -153,7 +155,7 @@ def decode(what: str, raw: bytes, kind: type[T]) -> T:
         raise BAD_DOCUMENT(what=what, cause=f"larger than {MAX_DOCUMENT} bytes")
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise BAD_DOCUMENT(what=what, cause=str(error)) from None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dockyard.http import Request, Response
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.registry import admin
 from dockyard.registry.access import ANONYMOUS, LEVELS, Caller, Level, level_of, owns
 from dockyard.registry.core import Actor, audit
@@ -426,5 +427,5 @@ async def _json(request: Request) -> dict[str, Any]:
         return {}
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise VALUE_INVALID(what="body", reason=str(error)) from error

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.registry.accounts import set_team_member
 from dockyard.registry.core import Actor, Core, audit
 from dockyard.registry.database import Tx
@@ -158,7 +159,7 @@ def parse_settings(text: str) -> LdapSettings:
     """Raises VALUE_INVALID."""
     try:
         settings = msgspec.json.decode(text.encode(), type=LdapSettings)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise VALUE_INVALID(what="LDAP settings", reason=str(error)) from error
     if not settings.url.startswith(("ldap://", "ldaps://")) or "{name}" not in settings.user_filter:
         raise VALUE_INVALID(what="LDAP settings", reason="url is ldap:// or ldaps://, user_filter holds {name}")

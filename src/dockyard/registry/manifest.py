@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.registry.errors import DIGEST_INVALID, MANIFEST_INVALID
 from dockyard.registry.names import check_digest
 
@@ -92,7 +93,7 @@ def parse_manifest(raw: bytes, content_type: str) -> Manifest:
     """Raises MANIFEST_INVALID, DIGEST_INVALID."""
     try:
         document = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise MANIFEST_INVALID(reason=str(error)) from error
     media_type = _media_type(document, content_type.partition(";")[0].strip())
     index = media_type in INDEXES or (media_type not in IMAGES and document.manifests is not None)

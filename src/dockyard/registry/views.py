@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.registry.access import Caller, visible_sql
 from dockyard.registry.database import Tx
 from dockyard.registry.manifest import INDEXES, Manifest, Platform, parse_manifest
@@ -181,7 +182,7 @@ def parse_config(digest: str, content: bytes) -> dict[str, Any]:
     """Hostile content is no error: it is a configuration that says nothing."""
     try:
         return msgspec.json.decode(content[:_CONFIG_MAX], type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return {}
 
 

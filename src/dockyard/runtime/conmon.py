@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from dockyard.kernel.process import PATH
+from dockyard.lib.notjson import NOT_JSON
 
 SYNC_FD = 3
 LOG = "runtime.log"
@@ -86,7 +87,7 @@ def read_answer(line: bytes) -> Answer:
     """A line of the sync pipe (``--api-version 1``). An empty line means that conmon died before it could say."""
     try:
         return msgspec.json.decode(line, type=Answer)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return Answer(-1, "conmon ended without an answer")
 
 
@@ -98,7 +99,7 @@ def last_error(path: str) -> str:
         for line in filter(None, log.read(64 << 10).splitlines()):
             try:
                 row = msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.DecodeError:
+            except NOT_JSON:
                 last = line.decode(errors="replace")
             else:
                 last = str(row.get("msg", last)) if row.get("level") in ("error", "fatal") else last

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.runtime import errors
 from dockyard.runtime.seccomp_profile import NATIVE, default_profile
 
@@ -18,7 +19,7 @@ def load_profile(text: str) -> Profile:
     """A profile given by the user (``--security-opt seccomp=...``, sent as its content). Raises InvalidParameter."""
     try:
         profile = msgspec.json.decode(text)
-    except msgspec.DecodeError as broken:
+    except NOT_JSON as broken:
         raise errors.INVALID(cause=f"Decoding seccomp profile failed: {broken}") from None
     if not isinstance(profile, dict):
         raise errors.INVALID(cause="Decoding seccomp profile failed: it is not an object")

@@ -21,6 +21,7 @@ import msgspec
 from dockyard.errors import DockyardError
 from dockyard.kernel import cgroup, process
 from dockyard.kernel import pidfd as handles
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.runtime import conmon, errors, messages
 from dockyard.runtime.attach import Attachment, Overflow
 from dockyard.runtime.crun import Dialect
@@ -274,7 +275,7 @@ class Runtime:
         try:
             with open(f"{bundle}/{RECORD}", "rb") as file:
                 record = msgspec.json.decode(file.read(), type=Supervised)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (*NOT_JSON, FileNotFoundError):
             return Lost("it was never created, or its bundle is damaged")
         if (ended := read_exit(bundle)) is not None:
             return ended

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from dockyard.errors import DockyardError
+from dockyard.lib.notjson import NOT_JSON
 
 from .errors import (
     MANIFEST_NOT_FOUND,
@@ -67,7 +68,7 @@ def read_error(status: int, body: bytes) -> tuple[str, str]:
         document = msgspec.json.decode(body[:MAX_ERROR_BODY])
         first = document["errors"][0]
         code, message = str(first.get("code", "")).upper(), str(first.get("message") or "")
-    except (msgspec.MsgspecError, KeyError, IndexError, TypeError, AttributeError):
+    except (*NOT_JSON, KeyError, IndexError, TypeError, AttributeError):
         fallback = {401: "UNAUTHORIZED", 403: "DENIED", 404: "MANIFEST_UNKNOWN", 429: "TOOMANYREQUESTS"}
         code = fallback.get(status, "")
         text = body[:200].decode("utf-8", "replace").strip().partition("\n")[0]

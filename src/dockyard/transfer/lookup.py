@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.oci import DEFAULT_DOMAIN, ImageRef, parse_reference
 
 from .errors import LOGIN_FAILED, SEARCH_LIMIT, SERVER_ANSWER
@@ -96,7 +97,7 @@ def search(session: Session, words: str, limit: int, filter: SearchFilter) -> li
     raw = session.read(response, MAX_ANSWER)
     try:
         rows = [_row(item) for item in msgspec.json.decode(raw)["results"] or []]
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+    except (*NOT_JSON, KeyError, TypeError, ValueError) as error:
         raise SERVER_ANSWER(operation=operation("get", url), detail=f"not a search result: {error}") from error
     return [row for row in rows if _wanted(row, filter)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.oci import Digest, is_digest, sha256_of
 
 from .errors import BAD_MANIFEST, FOREIGN_LAYER, NO_PLATFORM, NOT_AN_IMAGE, SCHEMA1_REMOVED
@@ -85,7 +86,7 @@ def sniff_media_type(raw: bytes, header: str) -> str:
     """The document's own mediaType, else the header's, else by its shape: headers of static servers lie."""
     try:
         document = msgspec.json.decode(raw, type=_Document)
-    except msgspec.MsgspecError:
+    except NOT_JSON:
         return header.partition(";")[0].strip()
     if document.media_type:
         return document.media_type
@@ -101,7 +102,7 @@ def parse_manifest(source: RawManifest, ref: str) -> ImageManifest | ImageIndex:
         raise SCHEMA1_REMOVED(ref=ref)
     try:
         document = msgspec.json.decode(source.raw, type=_Document)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise BAD_MANIFEST(ref=ref, cause=error) from error
     if document.schema_version == 1:
         raise SCHEMA1_REMOVED(ref=ref)
@@ -237,7 +238,7 @@ def parse_config(raw: bytes, layers: int, ref: str) -> ImageConfig:
     """Raises InvalidParameter if it is malformed or does not have one diff id for each layer."""
     try:
         config = msgspec.json.decode(raw, type=ImageConfig)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise BAD_MANIFEST(ref=ref, cause=f"its config: {error}") from error
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != layers or not all(is_digest(diff_id) for diff_id in diff_ids):

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.oci import Digest
 
 Progress = dict[str, Any]
@@ -46,7 +47,7 @@ def decode_auth(header: str | None) -> Auth:
     try:
         raw = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
         auth = msgspec.json.decode(raw, type=Auth)
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
+    except (*NOT_JSON, binascii.Error, ValueError):
         return ANONYMOUS
     if auth.auth and not auth.username:
         try:

@@ -12,6 +12,7 @@ import msgspec
 from urllib3 import BaseHTTPResponse
 
 from dockyard.errors import Cancelled, DockyardError
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.oci import Digest, algorithm_of, is_digest
 
 from .challenge import repository_scope
@@ -176,7 +177,7 @@ def next_page(link: str) -> str:
 def read_tags(raw: bytes) -> list[str]:
     try:
         return [str(tag) for tag in msgspec.json.decode(raw)["tags"] or []]
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+    except (*NOT_JSON, KeyError, TypeError) as error:
         raise BAD_MANIFEST(ref="the tag list", cause=error) from error
 
 

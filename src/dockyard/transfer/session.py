@@ -20,6 +20,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from dockyard.errors import DockyardError
+from dockyard.lib.notjson import NOT_JSON
 
 from . import answers
 from .cancel import Cancel
@@ -248,7 +249,7 @@ class Session:
             document: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
             value = str(document.get("token") or document.get("access_token") or "")
             life = max(float(document.get("expires_in") or 0), MIN_TOKEN_LIFE)
-        except (msgspec.MsgspecError, ValueError, TypeError):
+        except (*NOT_JSON, ValueError, TypeError):
             value, life, document = "", 0.0, {}
         if not value:
             detail = "authorization server did not include a token in the response"

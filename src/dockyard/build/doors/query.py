@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from dockyard.lib.notjson import NOT_JSON
 from dockyard.oci import parse_reference
 
 from ..errors import BAD_OPTION
@@ -87,7 +88,7 @@ def _document(text: str, kind: Any, what: str) -> Any:
         return kind()
     try:
         return msgspec.json.decode(text.encode(), type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except NOT_JSON as error:
         raise BAD_OPTION(text=f"error reading {what}: {error}") from None
 
 
