@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import os
+import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +19,9 @@ from typing import Any
 
 import pytest
 
-from dockyard.registry.core import Actor, Config
+from dockyard.errors import Unavailable
+from dockyard.registry.core import Actor, Config, repeat
+from dockyard.registry.errors import UPSTREAM_FAILED
 from dockyard.registry.retention import Rule, Tag, plan
 from dockyard.registry.webhooks import PAUSES
 from dockyard.testing.registry_server import INDEX, MANIFEST, PASSWORD, Client, Served, digest, served
@@ -255,6 +260,55 @@ def test_retention_shows_and_then_does_it(guarded: tuple[Served, Client]) -> Non
     assert any(row["action"] == "tag.retention" for row in alice.api("GET", "audit"))
 
 
+def test_the_schedule_applies_rules_and_takes_untagged_manifests(registry: Served, client: Client, clock: Clock) -> None:
+    registry.run(registry.registry.accounts.create("team", kind="org"))
+    _, gone = client.manifest("team/app", "v1")
+    clock.now += HOUR
+    _, kept = client.manifest("team/app", "v2")
+    client.api("POST", "accounts/team/rules", repository="team/*", tags="v*", keep_last="1")
+    client.api("PUT", "settings/untagged_seconds", value=str(int(DAY)))
+    clock.now += 2 * DAY
+    registry.run(registry.registry.collector.by_schedule())
+    assert json.loads(client("GET", "/v2/team/app/tags/list").data)["tags"] == ["v2"]
+    assert client("HEAD", f"/v2/team/app/manifests/{gone}").status == 404
+    assert client("HEAD", f"/v2/team/app/manifests/{kept}").status == 200
+    assert [job["actor"] for job in client.api("GET", "jobs")] == ["schedule"]
+    registry.run(registry.registry.collector.by_schedule())
+    assert len(client.api("GET", "jobs")) == 1, "once a day"
+
+
+async def test_a_worker_outlives_every_error() -> None:
+    """One row that nobody foresaw must not end deliveries, mirrors or collections for good."""
+    outcomes = iter([RuntimeError("unforeseen"), UPSTREAM_FAILED(upstream="x", reason="y", answered=0)])
+    done = asyncio.Event()
+
+    async def work() -> None:
+        if (error := next(outcomes, None)) is not None:
+            raise error
+        done.set()
+
+    task = asyncio.create_task(repeat(0.0, work, "do it"))
+    try:
+        await asyncio.wait_for(done.wait(), 10)
+    finally:
+        task.cancel()
+
+
+def test_pulls_are_counted_when_the_database_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockyard.registry.database._BUSY_SECONDS", 0.2)
+    with served(tmp_path, Config(auth="none")) as it:
+        client = it.client()
+        client.manifest("t/app", "v1")
+        client("GET", "/v2/t/app/manifests/v1")
+        with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Unavailable):
+                it.run(it.registry.flush_pulls())
+            client("GET", "/v2/t/app/manifests/v1")
+        it.run(it.registry.flush_pulls())
+        assert client.api("GET", "repositories/t/app")["pulls"] == 2
+
+
 # ---- webhooks
 
 
@@ -361,6 +415,89 @@ def test_webhooks_do_not_reach_the_cloud_s_secrets(registry: Served, client: Cli
     assert "link-local" in client.api("GET", "accounts/team/deliveries")[0]["answer"]
 
 
+@pytest.mark.parametrize("url", [f"http://{'a' * 64}.example/", "http://x..example/", "http://127.0.0.1:99999/", "http://[::1/",
+                                 "http://host\n.example/", "http://\u0130.example:1/"])  # fmt: skip
+def test_a_webhook_s_address_stops_nobody_else_s(registry: Served, client: Client, listener: Listener, url: str) -> None:
+    hook(registry, listener.url)
+    body = json.dumps({"url": url, "events": ["TAG_PUSH"]}).encode()
+    assert client("POST", "/api/v0/accounts/team/webhooks", body, Content_Type="application/json").status in {200, 400}
+    for tag in ("v1", "v2"):
+        client.manifest("team/app", tag)
+        settle(registry, lambda tag=tag: any(json.loads(got)["contents"]["tag"] == tag for _, got in listener.got))  # type: ignore[misc]
+    told = client.api("GET", "accounts/team/deliveries")
+    assert {row["status"] for row in told if row["answer"] not in {None, "thanks"}} <= {0}
+
+
+@dataclass
+class Upstream:
+    """A registry that answers what it likes: (status, headers, body) by the begin of the path."""
+
+    url: str
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+
+
+@pytest.fixture
+def hostile() -> Iterator[Upstream]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = next((a for begin, a in it.answers.items() if self.path.startswith(begin)), (404, {}, b""))
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    it = Upstream(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield it
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+_TAGS, _MANIFEST = "/v2/x/y/tags/list", "/v2/x/y/manifests/"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{_TAGS: (200, {}, b"[]")}, {_TAGS: (200, {}, b'{"tags": 7}')}, {_TAGS: (200, {}, b'{"tags": [7, null, "../x"]}')},
+     {_TAGS: (200, {}, b"[" * 100_000)}, {_TAGS: (302, {"Location": "http://[::1"}, b"")},
+     {_TAGS: (302, {"Location": "http://169.254.169.254/latest/meta-data"}, b"")},
+     {_TAGS: (401, {"WWW-Authenticate": 'Bearer realm="http://[::1"'}, b"")},
+     {_TAGS: (401, {"WWW-Authenticate": 'Bearer realm="http://169.254.169.254/x"'}, b"")},
+     {_TAGS: (200, {}, b'{"tags": ["v1"]}'), _MANIFEST: (200, {"Content-Type": MANIFEST}, b'{"schemaVersion":2,"config":3}')},
+     {_TAGS: (200, {"Link": "<http://[>"}, b'{"tags": ["v1"]}'), _MANIFEST: (200, {"Content-Type": "a/b"}, b"\x00" * 5_000_000)}],
+)  # fmt: skip
+def test_whatever_an_upstream_says(registry: Served, client: Client, hostile: Upstream, answers: Any) -> None:
+    """To a mirror it is an outcome, to a client of the proxy cache an error of the upstream; never ours, and no secret's way out."""
+    hostile.answers = answers | {"/v2/x/y/": answers[_TAGS]}
+    registry.run(registry.registry.accounts.create("team", kind="org"))
+    client.api("POST", "repositories", name="team/app")
+    made = client.api("POST", "repositories/team/app/-/mirrors", direction="poll", remote=f"{hostile.url}/x/y", tags="*", every_seconds=60)
+    outcome = client.api("POST", f"repositories/team/app/-/mirrors/{made['id']}/run")["outcome"]
+    assert outcome.startswith("failed: ") or outcome == "copied 0 tags", outcome
+    assert not re.search(r"(Error|Exception)$", outcome), "foreseen"
+    client.api("POST", "upstreams", prefix="up", url=hostile.url)
+    assert client("GET", "/v2/up/x/y/manifests/v1").status in {400, 404, 502}
+
+
+@pytest.mark.parametrize("remote", ["http://169.254.169.254/latest/x", "http://[fe80::1]/x"])
+def test_mirrors_do_not_reach_the_cloud_s_secrets(registry: Served, client: Client, remote: str) -> None:
+    registry.run(registry.registry.accounts.create("team", kind="org"))
+    client.api("POST", "repositories", name="team/app")
+    made = client.api("POST", "repositories/team/app/-/mirrors", direction="poll", remote=remote, tags="*", every_seconds=60)
+    assert "link-local" in client.api("POST", f"repositories/team/app/-/mirrors/{made['id']}/run")["outcome"]
+
+
 def test_pulls_and_quotas_are_told(guarded: tuple[Served, Client], listener: Listener) -> None:
     it, alice = guarded
     alice.api("POST", "accounts/alice/webhooks", url=listener.url, events=["TAG_PULL", "QUOTA_EXCEED"])
@@ -381,11 +518,11 @@ def test_pulls_and_quotas_are_told(guarded: tuple[Served, Client], listener: Lis
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Served, Served]]:
+def pair(tmp_path: Path, clock: Clock) -> Iterator[tuple[Served, Served]]:
     with ExitStack() as stack:
         upstream = stack.enter_context(served(tmp_path / "upstream"))
         upstream.run(upstream.registry.accounts.create("alice", password=PASSWORD, admin=True))
-        here = stack.enter_context(served(tmp_path / "here", Config(auth="none")))
+        here = stack.enter_context(served(tmp_path / "here", Config(auth="none"), clock=clock))
         yield upstream, here
 
 
@@ -419,7 +556,7 @@ def test_a_proxy_cache_serves_while_its_upstream_is_away(tmp_path: Path) -> None
         assert ours("GET", "/v2/up/team/app/manifests/never-seen").status == 502
 
 
-def test_mirrors_both_ways(pair: tuple[Served, Served]) -> None:
+def test_mirrors_both_ways(pair: tuple[Served, Served], clock: Clock) -> None:
     upstream, here = pair
     theirs, ours = upstream.client("alice", PASSWORD), here.client()
     layer = os.urandom(200_000)
@@ -445,6 +582,19 @@ def test_mirrors_both_ways(pair: tuple[Served, Served]) -> None:
     assert theirs("GET", f"/v2/alice/copy/blobs/{digest(layer)}").data == layer
     shown = ours.api("GET", "repositories/team/app/-/mirrors")
     assert PASSWORD not in json.dumps(shown)
+
+    theirs.manifest("alice/app", "v3")
+    ours.manifest("team/app", "v4")
+    ours.api("POST", "repositories/team/app/-/mirrors", direction="poll", remote="http://127.0.0.1:9/x/y", tags="*", every_seconds=3600)
+    clock.now += 3601
+    for _ in range(2):  # by the clock: what one of them brought is pushed on by the next look
+        here.run(here.registry.mirrors.copy_due())
+        clock.now += 3601
+    assert json.loads(ours("GET", "/v2/team/app/tags/list").data)["tags"] == ["v1", "v2", "v3", "v4"]
+    assert json.loads(theirs("GET", "/v2/alice/copy/tags/list").data)["tags"] == ["v1", "v2", "v3", "v4"]
+    outcomes = [row["outcome"] for row in ours.api("GET", "repositories/team/app/-/mirrors")]
+    assert sum(outcome.startswith("failed") for outcome in outcomes) == 1, "one that is away holds up nobody"
+
     values["password"] = "wrong"
     bad = ours.api("POST", "repositories/team/app/-/mirrors", direction="poll", tags="*", **values)["id"]
     assert "failed" in ours.api("POST", f"repositories/team/app/-/mirrors/{bad}/run")["outcome"]

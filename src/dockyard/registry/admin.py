@@ -8,9 +8,9 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
+from dockyard.registry.addresses import check_url
 from dockyard.registry.core import Actor, audit, repository_id, used_bytes
 from dockyard.registry.database import Tx
-from dockyard.registry.delivery import check_url
 from dockyard.registry.errors import ACCOUNT_UNKNOWN, REPOSITORY_EXISTS, THING_UNKNOWN, VALUE_INVALID
 from dockyard.registry.names import LIBRARY, check_name, namespace_of
 from dockyard.registry.settings import SECRET, SETTINGS, write_setting
