@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import urllib3
 
@@ -22,7 +23,7 @@ from dockyard.registry.drivers.bucket import BucketStore, Part, chain
 from dockyard.registry.drivers.files import FileStore
 from dockyard.registry.ports import BlobStore
 from dockyard.testing.backends import azure, fresh_schema, google, postgres, s3
-from dockyard.testing.registry_server import INDEX, PASSWORD, Served, digest, served
+from dockyard.testing.registry_server import INDEX, MANIFEST, PASSWORD, Served, digest, served
 from dockyard.web import pages
 
 
@@ -397,6 +398,26 @@ async def test_a_server_that_went_away_comes_back(opened: Callable[[], Database]
     await opened().write(cut)
     for _ in range(10):
         assert await db.read(values) == {"a": "1"}
+
+
+def test_a_registry_whose_database_is_gone(server: str, tmp_path: Path) -> None:
+    """503 while it is, also for health (a load balancer takes the replica out); nothing needs a restart when it is back."""
+    with fresh_schema(server, "gone") as url, served(tmp_path, Config(auth="none"), database=url) as it:
+        client = it.client()
+        raw, _ = client.manifest("t/app", "v1")
+        with psycopg.connect(server, autocommit=True) as other:
+            other.execute("ALTER DATABASE gone WITH ALLOW_CONNECTIONS false")
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'gone'")
+            for method, path in (("GET", "/health"), ("GET", "/v2/t/app/manifests/v1"), ("PUT", "/v2/t/app/manifests/v2"),
+                                 ("POST", "/v2/t/app/blobs/uploads/"), ("GET", "/v2/_catalog")):  # fmt: skip
+                answer = client(method, path, raw if method == "PUT" else None, Content_Type=MANIFEST)
+                assert answer.status == 503, (path, answer.data)
+                assert json.loads(answer.data)["errors"][0]["code"] == "UNKNOWN"
+            other.execute("ALTER DATABASE gone WITH ALLOW_CONNECTIONS true")
+        assert client("GET", "/health").status == 200
+        assert client("GET", "/v2/t/app/manifests/v1").data == raw
+        assert client("GET", "/v2/t/app/manifests/v2").status == 404
+        client.manifest("t/app", "v2")
 
 
 # ---- replicas
