@@ -28,7 +28,7 @@ def forbidden(url: str) -> str:
         host = urlsplit(url).hostname or ""
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}
     except (OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
-        return str(error)
+        return f"no such host: {getattr(error, 'strerror', None) or error}"
     if any(ipaddress.ip_address(str(address).partition("%")[0]).is_link_local for address in found):
         return f"{host} is a link-local address"
     return ""

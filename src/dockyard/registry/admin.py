@@ -150,7 +150,8 @@ def create_rule(tx: Tx, now: float, actor: Actor, namespace: str, values: Row) -
         (namespace, str(values.get("repository") or f"{namespace}/*"), str(values.get("tags") or "*"),
          _number(values, "keep_last"), _number(values, "keep_days"), _number(values, "pulled_days"), now),
     )  # fmt: skip
-    audit(tx, now, actor, "rule.create", namespace, str(values))
+    said = " ".join(f"{key}={value}" for key, value in values.items() if value not in {"", None})
+    audit(tx, now, actor, "rule.create", namespace, said)
     assert row is not None
     return int(row[0])
 

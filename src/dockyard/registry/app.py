@@ -122,7 +122,8 @@ class Registry:
             "Authentication": "accounts" if config.auth == "accounts" else "off: everybody may do everything",
             "New repositories": "public" if config.public else "private",
             "Deletion": "allowed" if config.delete else "switched off", "Token service": config.service,
-            "Tokens live": f"{config.token_seconds} s", "Grace of the collector": f"{config.grace_seconds:.0f} s",
+            "Tokens live": f"{config.token_seconds / 60:g} minutes",
+            "Grace of the collector": f"{config.grace_seconds / 3600:g} hours",
         }  # fmt: skip
 
     async def use_settings(self) -> None:

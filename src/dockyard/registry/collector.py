@@ -59,11 +59,14 @@ class Progress:
     freed: int = 0
 
     def sentence(self) -> str:
-        verb = "would remove" if self.dry_run else "removed"
-        return (
-            f"{verb} {self.uploads} uploads, {self.manifests} manifests, {self.links} links, {self.blobs} blobs,"
-            f" {self.orphans} orphan files; {self.freed} bytes"
-        )
+        counts = (
+            (self.uploads, "abandoned upload"), (self.manifests, "untagged manifest"), (self.links, "unneeded link"),
+            (self.blobs, "blob"), (self.orphans, "orphan file"),
+        )  # fmt: skip
+        found = [f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts if count]
+        if not found:
+            return "nothing to remove"
+        return f"{'would remove' if self.dry_run else 'removed'} {', '.join(found)}: {self.freed:,} bytes"
 
 
 class Stopped(Exception):

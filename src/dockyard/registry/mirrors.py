@@ -101,6 +101,8 @@ class Mirrors:
             else:
                 count = await self._push(mirror, remote, theirs)
             outcome = f"copied {count} tags"
+        except UPSTREAM_FAILED.kind as error:
+            outcome = f"failed: {error.evidence.get('reason', error)}"
         except DockyardError as error:
             outcome = f"failed: {error}"
         except Exception as error:
