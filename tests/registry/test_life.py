@@ -487,7 +487,38 @@ def test_whatever_an_upstream_says(registry: Served, client: Client, hostile: Up
     assert outcome.startswith("failed: ") or outcome == "copied 0 tags", outcome
     assert not re.search(r"(Error|Exception)$", outcome), "foreseen"
     client.api("POST", "upstreams", prefix="up", url=hostile.url)
-    assert client("GET", "/v2/up/x/y/manifests/v1").status in {400, 404, 502}
+    assert client("GET", "/v2/up/x/y/manifests/v1").status in {404, 502}
+
+
+def test_an_upstream_that_lies(registry: Served, client: Client, hostile: Upstream) -> None:
+    """Other bytes than the digest says: an error of the upstream, nothing is kept of it, and the truth is taken later."""
+    data = os.urandom(100_000)
+    path = f"/x/y/blobs/{digest(data)}"
+    client.api("POST", "upstreams", prefix="up", url=hostile.url)
+    hostile.answers = {f"/v2{path}": (200, {}, os.urandom(100_000))}
+    for _ in range(2):
+        assert client("GET", f"/v2/up{path}").status == 502
+    assert files(registry) == 0
+    assert b"dockyard_registry_uploads 0" in client("GET", "/metrics").data
+    hostile.answers = {f"/v2{path}": (200, {}, data)}
+    assert client("GET", f"/v2/up{path}").data == data
+
+
+def test_any_number_of_upstreams(tmp_path: Path) -> None:
+    """Each below its prefix; a host name that containerd sends wins over every prefix."""
+    with ExitStack() as stack:
+        one, two, three, here = (stack.enter_context(served(tmp_path / name, Config(auth="none"))) for name in ("1", "2", "3", "here"))
+        ours = here.client()
+        for it, prefix, host in ((one, "up", "one.example"), (two, "two", "two.example"), (three, "three", "up.example")):
+            ours.api("POST", "upstreams", prefix=prefix, host=host, url=it.client().base)
+        first, second, third = (it.client().manifest("team/app", "v1")[1] for it in (one, two, three))
+        _, deep = one.client().manifest("three/team/app", "v1")
+        for path, expected in (("up/team/app/manifests/v1", first), ("two/team/app/manifests/v1", second),
+                               ("three/team/app/manifests/v1", third), ("team/app/manifests/v1?ns=two.example", second),
+                               ("team/app/manifests/v1?ns=up.example", third),
+                               ("three/team/app/manifests/v1?ns=one.example", deep)):  # fmt: skip
+            assert ours("GET", f"/v2/{path}").headers["docker-content-digest"] == expected, path
+        assert ours("GET", "/v2/team/app/manifests/v1?ns=unknown.example").status == 404
 
 
 @pytest.mark.parametrize("remote", ["http://169.254.169.254/latest/x", "http://[fe80::1]/x"])
