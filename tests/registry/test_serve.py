@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dockyard.registry.tls import self_made
 from dockyard.testing.registries import free_port
 from dockyard.testing.registry_server import PASSWORD, basic
@@ -146,6 +148,37 @@ manifest = put(json.dumps({"schemaVersion": 2, "mediaType": kind + "manifest.v1+
 (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest | {
     "mediaType": kind + "manifest.v1+json", "annotations": {"org.opencontainers.image.ref.name": "x"}}]}))
 """
+
+
+def test_lists_for_people_and_for_programs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    administer(data, "user", "add", "alice", "--admin", "--password-stdin", told=PASSWORD + "\n")
+    administer(data, "org", "add", "acme", "--data", str(data))
+    administer(data, "repo", "add", "acme/web", "--public")
+    assert administer(data, "user", "list").splitlines() == [
+        "NAME   KIND  ADMIN  SOURCE  STATE   FULL NAME", "acme   org          local   active", "alice  user  yes    local   active",
+    ]  # fmt: skip
+    assert administer(data, "repo", "list").splitlines()[1].split() == ["acme/web", "public", "0", "0"]
+    elsewhere = subprocess.run([*COMMAND, "user", "list", "--json", "--data", str(data)], capture_output=True, text=True, timeout=60)
+    assert [it["name"] for it in json.loads(elsewhere.stdout)] == ["acme", "alice"], "--data behind the verb"
+    assert json.loads(administer(tmp_path / "other", "repo", "list", "--json")) == []
+    assert administer(tmp_path / "other", "repo", "list") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("--listen", "nowhere"), "HOST:PORT is wanted, not nowhere"), (("--listen", "127.0.0.1:70000"), "HOST:PORT is wanted"),
+     (("--listen", "127.0.0.1:0", "--tls-cert", "/none/such"), "/none/such with /none/such: No such file"),
+     (("--listen", "127.0.0.1:0", "--tls-cert", "/etc/hosts"), "/etc/hosts"), (("--bucket", "ftp://x"), "ftp://x"),
+     (("--listen", "127.0.0.1:0", "--database", "postgresql://127.0.0.1:9/x"), "the database does not answer")],
+)  # fmt: skip
+def test_what_cannot_be_served_is_said_in_a_line(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+    done = subprocess.run([*COMMAND, "--data", str(tmp_path), "serve", *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dockyard registry: ")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
 
 
 def resident(pid: int) -> int:
