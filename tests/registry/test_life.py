@@ -365,6 +365,7 @@ def settle(it: Served, done: Callable[[], bool]) -> None:
 
 
 def test_a_webhook_in_docker_trusted_registry_s_form(registry: Served, client: Client, listener: Listener) -> None:
+    client.api("PUT", "settings/domain", value="hub.example")
     hook(registry, listener.url, secret="shared", repository="team/app*")
     client.manifest("team/other", "v1")
     _, pushed = client.manifest("team/app", "v1")
@@ -372,8 +373,11 @@ def test_a_webhook_in_docker_trusted_registry_s_form(registry: Served, client: C
     headers, body = listener.got[0]
     message = json.loads(body)
     assert message["type"] == "TAG_PUSH"
-    assert message["contents"] | {"author": ""} == {"namespace": "team", "repository": "app", "tag": "v1", "author": "",
-                                                     "imageName": "team/app:v1", "digest": pushed}  # fmt: skip
+    assert message["createdAt"] == message["contents"]["pushedAt"]
+    assert message["contents"] | {"author": ""} == {
+        "namespace": "team", "repository": "app", "tag": "v1", "author": "", "imageName": "hub.example/team/app:v1", "digest": pushed,
+        "pushedAt": "2023-11-14T22:13:20Z",
+    }  # fmt: skip
     proof = "sha256=" + hmac.new(b"shared", body, hashlib.sha256).hexdigest()
     assert headers["X-Dockyard-Signature-256"] == proof
     settle(registry, lambda: client.api("GET", "accounts/team/deliveries")[0]["due"] is None)
@@ -381,13 +385,21 @@ def test_a_webhook_in_docker_trusted_registry_s_form(registry: Served, client: C
     assert (told["status"], told["answer"], told["attempts"]) == (200, "thanks", 1)
 
 
-def test_a_webhook_in_docker_hub_s_form(registry: Served, client: Client, listener: Listener) -> None:
+def test_a_webhook_in_docker_hub_s_form(registry: Served, client: Client, listener: Listener, clock: Clock) -> None:
     hook(registry, listener.url, form="hub")
+    client.api("PUT", "settings/domain", value="hub.example")
+    client.api("POST", "repositories", name="team/app")
+    client.api("PATCH", "repositories/team/app", public=True, description="An app", readme="Run it.")
+    clock.now += HOUR
     client.manifest("team/app", "v1")
     settle(registry, lambda: len(listener.got) == 1)
     message = json.loads(listener.got[0][1])
-    assert message["push_data"]["tag"] == "v1"
-    assert (message["repository"]["repo_name"], message["repository"]["namespace"]) == ("team/app", "team")
+    assert message["push_data"] | {"pusher": ""} == {"pushed_at": int(clock.now), "pusher": "", "tag": "v1", "images": []}
+    told = message["repository"]
+    assert (told["repo_name"], told["namespace"], told["name"], told["owner"]) == ("team/app", "team", "app", "team")
+    assert (told["is_private"], told["description"], told["full_description"]) == (False, "An app", "Run it.")
+    assert (told["repo_url"], told["date_created"]) == ("https://hub.example/r/team/app", int(clock.now - HOUR))
+    assert "callback_url" in message
 
 
 def test_a_webhook_is_tried_again_and_given_up(registry: Served, client: Client, listener: Listener, clock: Clock) -> None:
