@@ -230,6 +230,55 @@ def test_referrers(client: Client) -> None:
     assert [m["artifactType"] for m in json.loads(one.data)["manifests"]] == ["a/one"]
 
 
+def test_referrers_are_paged(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockyard.registry.content.REFERRERS_PAGE", 2)
+    subject = {"mediaType": MANIFEST, "digest": digest(b"paged"), "size": 7}
+    pushed = {client.manifest("t/pages", "", artifactType="a/b", subject=subject, annotations={"n": str(n)})[1] for n in range(5)}
+    path, seen = f"/v2/t/pages/referrers/{subject['digest']}?artifactType=a/b", []
+    while path:
+        answer = client("GET", path)
+        seen.append([m["digest"] for m in json.loads(answer.data)["manifests"]])
+        link = answer.headers.get("link", "")
+        assert not link or 'rel="next"' in link
+        path = link[1 : link.index(">")] if link else ""
+    assert [len(page) for page in seen] == [2, 2, 1]
+    assert {d for page in seen for d in page} == pushed
+
+
+def test_referrers_that_old_clients_listed_under_a_tag(client: Client) -> None:
+    """Spec "Referrers Tag Schema": they are folded in, once each."""
+    raw, d = client.manifest("t/old", "v1")
+    listed, one = client.manifest("t/old", "", artifactType="a/one")
+    both, two = client.manifest("t/old", "", artifactType="a/two", subject={"mediaType": MANIFEST, "digest": d, "size": len(raw)})
+    children = [{"mediaType": MANIFEST, "digest": it, "size": len(data)} for data, it in ((listed, one), (both, two))]
+    client.put_manifest("t/old", d.replace(":", "-"), {"schemaVersion": 2, "mediaType": INDEX, "manifests": children}, INDEX)
+    found = json.loads(client("GET", f"/v2/t/old/referrers/{d}").data)["manifests"]
+    assert sorted(m["digest"] for m in found) == sorted([one, two])
+    narrowed = json.loads(client("GET", f"/v2/t/old/referrers/{d}?artifactType=a/one").data)["manifests"]
+    assert [m["digest"] for m in narrowed] == [one]
+
+
+def test_a_manifest_keeps_its_type_and_bytes(client: Client) -> None:
+    """Docker's and OCI's, pushed under any accepted type, served as pushed whatever Accept says."""
+    config = client.blob("t/types", b"{}")
+    for kind in (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"):
+        body = {"schemaVersion": 2, "mediaType": kind, "config": {"mediaType": "x/y", "digest": config, "size": 2}, "layers": []}
+        raw = json.dumps(body, indent=3).encode() + b"\n"
+        assert client("PUT", "/v2/t/types/manifests/t", raw, Content_Type=kind).status == 201
+        for accept in (kind, "*/*", f"{kind}, */*", INDEX):
+            got = client("GET", "/v2/t/types/manifests/t", Accept=accept)
+            assert (got.status, got.data, got.headers["content-type"]) == (200, raw, kind)
+
+
+def test_docker_s_own_words(client: Client) -> None:
+    """What dockerd parses beside the specification: upload ids, ranges, the version of the API."""
+    begun = client("POST", "/v2/t/words/blobs/uploads/")
+    assert begun.headers["docker-distribution-api-version"] == "registry/2.0"
+    assert begun.headers["docker-upload-uuid"] in begun.headers["location"]
+    sent = client("PATCH", begun.headers["location"], b"12345")
+    assert (sent.headers["range"], sent.headers["docker-upload-uuid"]) == ("0-4", begun.headers["docker-upload-uuid"])
+
+
 def test_deletion(client: Client) -> None:
     _, d = client.manifest("t/del", "v1")
     raw, e = client.manifest("t/del", "v2")

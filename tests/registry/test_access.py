@@ -227,6 +227,17 @@ def test_a_refusal_says_where_one_may_push(registry: Served) -> None:
     assert "this login may push to nswriter/, acme/" in error["message"]
 
 
+def test_a_token_that_is_too_narrow_says_what_it_lacks(registry: Served) -> None:
+    token = client_of(registry, "boss").token("repository:acme/private:pull")
+    answer = registry.client(authorization=token)("POST", "/v2/acme/private/blobs/uploads/")
+    error = json.loads(answer.data)["errors"][0]
+    assert (answer.status, error["code"]) == (401, "UNAUTHORIZED")
+    assert "the token lacks push on acme/private" in error["message"]
+    challenge = answer.headers["www-authenticate"]
+    assert 'scope="repository:acme/private:pull,push"' in challenge
+    assert 'error="insufficient_scope"' in challenge
+
+
 def test_hidden_and_missing_look_the_same(registry: Served) -> None:
     stranger = client_of(registry, "stranger")
     for path in ("/v2/{}/manifests/v1", "/v2/{}/tags/list", "/v2/{}/blobs/uploads/"):
@@ -239,7 +250,7 @@ def test_hidden_and_missing_look_the_same(registry: Served) -> None:
 def test_refusals_are_recorded(registry: Served) -> None:
     client_of(registry, "reader")("DELETE", "/v2/acme/private/manifests/v1")
     boss = client_of(registry, "boss")
-    boss.api("GET", "audit")  # the record is written beside the answer
+    boss.api("PUT", "settings/domain", value="")  # the record is written beside the answer: before this, as writes are in a line
     records = [r for r in boss.api("GET", "audit") if r["actor"] == "reader" and r["refused"]]
     assert any(r["action"] == "delete" and r["object"] == "acme/private" and r["address"] == "127.0.0.1" for r in records)
 

@@ -8,20 +8,22 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import urllib3
 
-from dockyard.errors import DockyardError, InvalidParameter, Unavailable
+from dockyard.errors import DockyardError, InvalidParameter, NotFound, Unavailable
 from dockyard.registry.core import Config
 from dockyard.registry.database import Database, PostgresDatabase, SqliteDatabase, open_database
 from dockyard.registry.drivers.bucket import BucketStore, Part, chain
 from dockyard.registry.drivers.files import FileStore
 from dockyard.registry.ports import BlobStore
-from dockyard.testing.backends import fresh_schema, postgres, s3
-from dockyard.testing.registry_server import INDEX, PASSWORD, Served, digest, served
+from dockyard.testing.backends import azure, fresh_schema, google, postgres, s3
+from dockyard.testing.registry_server import INDEX, MANIFEST, PASSWORD, Served, digest, served
 from dockyard.web import pages
 
 
@@ -37,17 +39,31 @@ def bucket() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def gs() -> Iterator[str]:
+    with google() as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def az() -> Iterator[str]:
+    with azure() as (url, _):
+        yield url
+
+
 # ---- blob stores
 
+_SERVICES = {"s3": "bucket", "google": "gs", "azure": "az"}
 
-@pytest.fixture(params=["files", "memory", "s3"])
+
+@pytest.fixture(params=["files", "memory", *_SERVICES])
 async def store(request: Any, tmp_path: Path) -> Any:
     if request.param == "files":
         made: BlobStore = FileStore(tmp_path)
     elif request.param == "memory":
         made = BucketStore("memory:///")
     else:
-        made = BucketStore(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+        made = BucketStore(f"{request.getfixturevalue(_SERVICES[request.param])}/{tmp_path.name}")
     yield made
     await made.close()
 
@@ -193,11 +209,80 @@ async def test_a_large_upload_in_parts(store: BlobStore) -> None:
     assert hashlib.sha256(await read(store, location, 0, size)).hexdigest() == whole
 
 
-async def test_a_bucket_that_is_away() -> None:
+async def test_lists_longer_than_a_page(store: BlobStore) -> None:
+    size, pieces = 0, [os.urandom(70_000) for _ in range(8)]
+    for piece in pieces:
+        size = await add(store, "many", size, piece)
+    for upload in ("a", "b", "c", "d"):
+        await add(store, upload, 0, b"x" * 70_000)
+    assert sorted([s.location async for s in store.list("uploads")]) == ["a", "b", "c", "d", "many"]
+    if isinstance(store, BucketStore):
+        store._states.clear()
+    location = await store.commit("many", await store.digest("many", "sha256", size))
+    assert await read(store, location, 0, size) == b"".join(pieces)
+
+
+async def test_bytes_that_vanished(store: BlobStore) -> None:
+    await add(store, "u", 0, b"a" * 100_000)
+    location = await store.commit("u", await store.digest("u", "sha256", 100_000))
+    await store.delete(location)
+    with pytest.raises(NotFound, match=digest(b"a" * 100_000)):
+        await read(store, location, 0, 100_000)
+
+
+_SERVICE = {"google": google, "azure": azure}
+
+
+@pytest.mark.parametrize("kind", list(_SERVICE))
+def test_a_bucket_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Told by a status, nothing that was acknowledged is lost, and the upload goes on when the bucket is back."""
+    monkeypatch.setattr("dockyard.registry.drivers.bucket._RETRY", {"max_retries": 0})
+    with _SERVICE[kind]() as (url, objects), served(tmp_path, Config(auth="none"), bucket=url) as it:
+        client = it.client()
+        kept, begun, rest = (os.urandom(n) for n in (100_000, 200_000, 50_000))
+        client.blob("t/app", kept)
+        raw, _ = client.manifest("t/app", "v1")
+        place = client("POST", "/v2/t/app/blobs/uploads/").headers["location"]
+        assert client("PATCH", place, begun).status == 202
+        for failing in ("PUT", "GET"):
+            objects.failing = lambda method, path, failing=failing: 503 if method == failing else 0  # type: ignore[misc]
+            if failing == "PUT":
+                refused = client("PATCH", place, rest, Content_Range="200000-249999")
+            else:
+                refused = client("GET", f"/v2/t/app/blobs/{digest(kept)}")
+            assert (refused.status, json.loads(refused.data)["errors"][0]["code"]) == (503, "UNKNOWN")
+            assert client("GET", "/v2/t/app/manifests/v1").data == raw, "what is in the database goes on"
+            assert client("HEAD", f"/v2/t/app/blobs/{digest(kept)}").headers["content-length"] == "100000"
+        objects.failing = lambda method, path: 0
+        assert client("GET", place).headers["range"] == "0-199999", "what was acknowledged stands"
+        assert client("PATCH", place, rest, Content_Range="200000-249999").status == 202
+        assert client("PUT", f"{place}?digest={digest(begun + rest)}").status == 201
+        for data in (kept, begun + rest):
+            assert client("GET", f"/v2/t/app/blobs/{digest(data)}").data == data
+        objects.whole.clear()
+        assert client("GET", f"/v2/t/app/blobs/{digest(kept)}").status == 404, "bytes that somebody removed"
+
+
+async def test_a_bucket_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     store = BucketStore("s3://none/x", endpoint="http://127.0.0.1:9", access_key_id="x", secret_access_key="y", region="us-east-1",
-                        client_options={"allow_http": True}, retry_config={"max_retries": 0})  # fmt: skip
+                        retry_config={"max_retries": 0})  # fmt: skip
     with pytest.raises(Unavailable):
         await add(store, "u", 0, b"x" * 100)
+
+
+async def test_a_slow_reader_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound of a call is none of a pull, which takes as long as its client does."""
+    monkeypatch.setattr("dockyard.registry.drivers.bucket._CALLS", {"timeout": timedelta(seconds=1)})
+    monkeypatch.setattr("dockyard.registry.drivers.bucket._RETRY", {"max_retries": 0})
+    with google() as (url, objects):
+        objects.put("blobs-of-tests/blobs/sha256/00/00-0", bytes(64_000_000))
+        store, taken = BucketStore(url), 0
+        async for piece in store.read("sha256/00/00-0", 0, 64_000_000):
+            if not taken:
+                await asyncio.sleep(1.5)  # longer than the bound; the rest is far more than sockets hold
+            taken += len(piece)
+    assert taken == 64_000_000
 
 
 # ---- databases
@@ -313,6 +398,26 @@ async def test_a_server_that_went_away_comes_back(opened: Callable[[], Database]
     await opened().write(cut)
     for _ in range(10):
         assert await db.read(values) == {"a": "1"}
+
+
+def test_a_registry_whose_database_is_gone(server: str, tmp_path: Path) -> None:
+    """503 while it is, also for health (a load balancer takes the replica out); nothing needs a restart when it is back."""
+    with fresh_schema(server, "gone") as url, served(tmp_path, Config(auth="none"), database=url) as it:
+        client = it.client()
+        raw, _ = client.manifest("t/app", "v1")
+        with psycopg.connect(server, autocommit=True) as other:
+            other.execute("ALTER DATABASE gone WITH ALLOW_CONNECTIONS false")
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'gone'")
+            for method, path in (("GET", "/health"), ("GET", "/v2/t/app/manifests/v1"), ("PUT", "/v2/t/app/manifests/v2"),
+                                 ("POST", "/v2/t/app/blobs/uploads/"), ("GET", "/v2/_catalog")):  # fmt: skip
+                answer = client(method, path, raw if method == "PUT" else None, Content_Type=MANIFEST)
+                assert answer.status == 503, (path, answer.data)
+                assert json.loads(answer.data)["errors"][0]["code"] == "UNKNOWN"
+            other.execute("ALTER DATABASE gone WITH ALLOW_CONNECTIONS true")
+        assert client("GET", "/health").status == 200
+        assert client("GET", "/v2/t/app/manifests/v1").data == raw
+        assert client("GET", "/v2/t/app/manifests/v2").status == 404
+        client.manifest("t/app", "v2")
 
 
 # ---- replicas

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import os
+import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +19,9 @@ from typing import Any
 
 import pytest
 
-from dockyard.registry.core import Actor, Config
+from dockyard.errors import Unavailable
+from dockyard.registry.core import Actor, Config, repeat
+from dockyard.registry.errors import UPSTREAM_FAILED
 from dockyard.registry.retention import Rule, Tag, plan
 from dockyard.registry.webhooks import PAUSES
 from dockyard.testing.registry_server import INDEX, MANIFEST, PASSWORD, Client, Served, digest, served
@@ -255,6 +260,55 @@ def test_retention_shows_and_then_does_it(guarded: tuple[Served, Client]) -> Non
     assert any(row["action"] == "tag.retention" for row in alice.api("GET", "audit"))
 
 
+def test_the_schedule_applies_rules_and_takes_untagged_manifests(registry: Served, client: Client, clock: Clock) -> None:
+    registry.run(registry.registry.accounts.create("team", kind="org"))
+    _, gone = client.manifest("team/app", "v1")
+    clock.now += HOUR
+    _, kept = client.manifest("team/app", "v2")
+    client.api("POST", "accounts/team/rules", repository="team/*", tags="v*", keep_last="1")
+    client.api("PUT", "settings/untagged_seconds", value=str(int(DAY)))
+    clock.now += 2 * DAY
+    registry.run(registry.registry.collector.by_schedule())
+    assert json.loads(client("GET", "/v2/team/app/tags/list").data)["tags"] == ["v2"]
+    assert client("HEAD", f"/v2/team/app/manifests/{gone}").status == 404
+    assert client("HEAD", f"/v2/team/app/manifests/{kept}").status == 200
+    assert [job["actor"] for job in client.api("GET", "jobs")] == ["schedule"]
+    registry.run(registry.registry.collector.by_schedule())
+    assert len(client.api("GET", "jobs")) == 1, "once a day"
+
+
+async def test_a_worker_outlives_every_error() -> None:
+    """One row that nobody foresaw must not end deliveries, mirrors or collections for good."""
+    outcomes = iter([RuntimeError("unforeseen"), UPSTREAM_FAILED(upstream="x", reason="y", answered=0)])
+    done = asyncio.Event()
+
+    async def work() -> None:
+        if (error := next(outcomes, None)) is not None:
+            raise error
+        done.set()
+
+    task = asyncio.create_task(repeat(0.0, work, "do it"))
+    try:
+        await asyncio.wait_for(done.wait(), 10)
+    finally:
+        task.cancel()
+
+
+def test_pulls_are_counted_when_the_database_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dockyard.registry.database._BUSY_SECONDS", 0.2)
+    with served(tmp_path, Config(auth="none")) as it:
+        client = it.client()
+        client.manifest("t/app", "v1")
+        client("GET", "/v2/t/app/manifests/v1")
+        with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Unavailable):
+                it.run(it.registry.flush_pulls())
+            client("GET", "/v2/t/app/manifests/v1")
+        it.run(it.registry.flush_pulls())
+        assert client.api("GET", "repositories/t/app")["pulls"] == 2
+
+
 # ---- webhooks
 
 
@@ -311,6 +365,7 @@ def settle(it: Served, done: Callable[[], bool]) -> None:
 
 
 def test_a_webhook_in_docker_trusted_registry_s_form(registry: Served, client: Client, listener: Listener) -> None:
+    client.api("PUT", "settings/domain", value="hub.example")
     hook(registry, listener.url, secret="shared", repository="team/app*")
     client.manifest("team/other", "v1")
     _, pushed = client.manifest("team/app", "v1")
@@ -318,8 +373,11 @@ def test_a_webhook_in_docker_trusted_registry_s_form(registry: Served, client: C
     headers, body = listener.got[0]
     message = json.loads(body)
     assert message["type"] == "TAG_PUSH"
-    assert message["contents"] | {"author": ""} == {"namespace": "team", "repository": "app", "tag": "v1", "author": "",
-                                                     "imageName": "team/app:v1", "digest": pushed}  # fmt: skip
+    assert message["createdAt"] == message["contents"]["pushedAt"]
+    assert message["contents"] | {"author": ""} == {
+        "namespace": "team", "repository": "app", "tag": "v1", "author": "", "imageName": "hub.example/team/app:v1", "digest": pushed,
+        "pushedAt": "2023-11-14T22:13:20Z",
+    }  # fmt: skip
     proof = "sha256=" + hmac.new(b"shared", body, hashlib.sha256).hexdigest()
     assert headers["X-Dockyard-Signature-256"] == proof
     settle(registry, lambda: client.api("GET", "accounts/team/deliveries")[0]["due"] is None)
@@ -327,13 +385,21 @@ def test_a_webhook_in_docker_trusted_registry_s_form(registry: Served, client: C
     assert (told["status"], told["answer"], told["attempts"]) == (200, "thanks", 1)
 
 
-def test_a_webhook_in_docker_hub_s_form(registry: Served, client: Client, listener: Listener) -> None:
+def test_a_webhook_in_docker_hub_s_form(registry: Served, client: Client, listener: Listener, clock: Clock) -> None:
     hook(registry, listener.url, form="hub")
+    client.api("PUT", "settings/domain", value="hub.example")
+    client.api("POST", "repositories", name="team/app")
+    client.api("PATCH", "repositories/team/app", public=True, description="An app", readme="Run it.")
+    clock.now += HOUR
     client.manifest("team/app", "v1")
     settle(registry, lambda: len(listener.got) == 1)
     message = json.loads(listener.got[0][1])
-    assert message["push_data"]["tag"] == "v1"
-    assert (message["repository"]["repo_name"], message["repository"]["namespace"]) == ("team/app", "team")
+    assert message["push_data"] | {"pusher": ""} == {"pushed_at": int(clock.now), "pusher": "", "tag": "v1", "images": []}
+    told = message["repository"]
+    assert (told["repo_name"], told["namespace"], told["name"], told["owner"]) == ("team/app", "team", "app", "team")
+    assert (told["is_private"], told["description"], told["full_description"]) == (False, "An app", "Run it.")
+    assert (told["repo_url"], told["date_created"]) == ("https://hub.example/r/team/app", int(clock.now - HOUR))
+    assert "callback_url" in message
 
 
 def test_a_webhook_is_tried_again_and_given_up(registry: Served, client: Client, listener: Listener, clock: Clock) -> None:
@@ -361,6 +427,120 @@ def test_webhooks_do_not_reach_the_cloud_s_secrets(registry: Served, client: Cli
     assert "link-local" in client.api("GET", "accounts/team/deliveries")[0]["answer"]
 
 
+@pytest.mark.parametrize("url", [f"http://{'a' * 64}.example/", "http://x..example/", "http://127.0.0.1:99999/", "http://[::1/",
+                                 "http://host\n.example/", "http://\u0130.example:1/"])  # fmt: skip
+def test_a_webhook_s_address_stops_nobody_else_s(registry: Served, client: Client, listener: Listener, url: str) -> None:
+    hook(registry, listener.url)
+    body = json.dumps({"url": url, "events": ["TAG_PUSH"]}).encode()
+    assert client("POST", "/api/v0/accounts/team/webhooks", body, Content_Type="application/json").status in {200, 400}
+    for tag in ("v1", "v2"):
+        client.manifest("team/app", tag)
+        settle(registry, lambda tag=tag: any(json.loads(got)["contents"]["tag"] == tag for _, got in listener.got))  # type: ignore[misc]
+    told = client.api("GET", "accounts/team/deliveries")
+    assert {row["status"] for row in told if row["answer"] not in {None, "thanks"}} <= {0}
+
+
+@dataclass
+class Upstream:
+    """A registry that answers what it likes: (status, headers, body) by the begin of the path."""
+
+    url: str
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+
+
+@pytest.fixture
+def hostile() -> Iterator[Upstream]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = next((a for begin, a in it.answers.items() if self.path.startswith(begin)), (404, {}, b""))
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    it = Upstream(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield it
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+_TAGS, _MANIFEST = "/v2/x/y/tags/list", "/v2/x/y/manifests/"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{_TAGS: (200, {}, b"[]")}, {_TAGS: (200, {}, b'{"tags": 7}')}, {_TAGS: (200, {}, b'{"tags": [7, null, "../x"]}')},
+     {_TAGS: (200, {}, b"[" * 100_000)}, {_TAGS: (302, {"Location": "http://[::1"}, b"")},
+     {_TAGS: (302, {"Location": "http://169.254.169.254/latest/meta-data"}, b"")},
+     {_TAGS: (401, {"WWW-Authenticate": 'Bearer realm="http://[::1"'}, b"")},
+     {_TAGS: (401, {"WWW-Authenticate": 'Bearer realm="http://169.254.169.254/x"'}, b"")},
+     {_TAGS: (200, {}, b'{"tags": ["v1"]}'), _MANIFEST: (200, {"Content-Type": MANIFEST}, b'{"schemaVersion":2,"config":3}')},
+     {_TAGS: (200, {"Link": "<http://[>"}, b'{"tags": ["v1"]}'), _MANIFEST: (200, {"Content-Type": "a/b"}, b"\x00" * 5_000_000)}],
+)  # fmt: skip
+def test_whatever_an_upstream_says(registry: Served, client: Client, hostile: Upstream, answers: Any) -> None:
+    """To a mirror it is an outcome, to a client of the proxy cache an error of the upstream; never ours, and no secret's way out."""
+    hostile.answers = answers | {"/v2/x/y/": answers[_TAGS]}
+    registry.run(registry.registry.accounts.create("team", kind="org"))
+    client.api("POST", "repositories", name="team/app")
+    made = client.api("POST", "repositories/team/app/-/mirrors", direction="poll", remote=f"{hostile.url}/x/y", tags="*", every_seconds=60)
+    outcome = client.api("POST", f"repositories/team/app/-/mirrors/{made['id']}/run")["outcome"]
+    assert outcome.startswith("failed: ") or outcome == "copied 0 tags", outcome
+    assert not re.search(r"(Error|Exception)$", outcome), "foreseen"
+    client.api("POST", "upstreams", prefix="up", url=hostile.url)
+    assert client("GET", "/v2/up/x/y/manifests/v1").status in {404, 502}
+
+
+def test_an_upstream_that_lies(registry: Served, client: Client, hostile: Upstream) -> None:
+    """Other bytes than the digest says: an error of the upstream, nothing is kept of it, and the truth is taken later."""
+    data = os.urandom(100_000)
+    path = f"/x/y/blobs/{digest(data)}"
+    client.api("POST", "upstreams", prefix="up", url=hostile.url)
+    hostile.answers = {f"/v2{path}": (200, {}, os.urandom(100_000))}
+    for _ in range(2):
+        assert client("GET", f"/v2/up{path}").status == 502
+    assert files(registry) == 0
+    assert b"dockyard_registry_uploads 0" in client("GET", "/metrics").data
+    hostile.answers = {f"/v2{path}": (200, {}, data)}
+    assert client("GET", f"/v2/up{path}").data == data
+
+
+def test_any_number_of_upstreams(tmp_path: Path) -> None:
+    """Each below its prefix; a host name that containerd sends wins over every prefix."""
+    with ExitStack() as stack:
+        one, two, three, here = (stack.enter_context(served(tmp_path / name, Config(auth="none"))) for name in ("1", "2", "3", "here"))
+        ours = here.client()
+        for it, prefix, host in ((one, "up", "one.example"), (two, "two", "two.example"), (three, "three", "up.example")):
+            ours.api("POST", "upstreams", prefix=prefix, host=host, url=it.client().base)
+        first, second, third = (it.client().manifest("team/app", "v1")[1] for it in (one, two, three))
+        _, deep = one.client().manifest("three/team/app", "v1")
+        for path, expected in (("up/team/app/manifests/v1", first), ("two/team/app/manifests/v1", second),
+                               ("three/team/app/manifests/v1", third), ("team/app/manifests/v1?ns=two.example", second),
+                               ("team/app/manifests/v1?ns=up.example", third),
+                               ("three/team/app/manifests/v1?ns=one.example", deep)):  # fmt: skip
+            assert ours("GET", f"/v2/{path}").headers["docker-content-digest"] == expected, path
+        assert ours("GET", "/v2/team/app/manifests/v1?ns=unknown.example").status == 404
+
+
+@pytest.mark.parametrize("remote", ["http://169.254.169.254/latest/x", "http://[fe80::1]/x"])
+def test_mirrors_do_not_reach_the_cloud_s_secrets(registry: Served, client: Client, remote: str) -> None:
+    registry.run(registry.registry.accounts.create("team", kind="org"))
+    client.api("POST", "repositories", name="team/app")
+    made = client.api("POST", "repositories/team/app/-/mirrors", direction="poll", remote=remote, tags="*", every_seconds=60)
+    assert "link-local" in client.api("POST", f"repositories/team/app/-/mirrors/{made['id']}/run")["outcome"]
+
+
 def test_pulls_and_quotas_are_told(guarded: tuple[Served, Client], listener: Listener) -> None:
     it, alice = guarded
     alice.api("POST", "accounts/alice/webhooks", url=listener.url, events=["TAG_PULL", "QUOTA_EXCEED"])
@@ -381,11 +561,11 @@ def test_pulls_and_quotas_are_told(guarded: tuple[Served, Client], listener: Lis
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Served, Served]]:
+def pair(tmp_path: Path, clock: Clock) -> Iterator[tuple[Served, Served]]:
     with ExitStack() as stack:
         upstream = stack.enter_context(served(tmp_path / "upstream"))
         upstream.run(upstream.registry.accounts.create("alice", password=PASSWORD, admin=True))
-        here = stack.enter_context(served(tmp_path / "here", Config(auth="none")))
+        here = stack.enter_context(served(tmp_path / "here", Config(auth="none"), clock=clock))
         yield upstream, here
 
 
@@ -419,7 +599,7 @@ def test_a_proxy_cache_serves_while_its_upstream_is_away(tmp_path: Path) -> None
         assert ours("GET", "/v2/up/team/app/manifests/never-seen").status == 502
 
 
-def test_mirrors_both_ways(pair: tuple[Served, Served]) -> None:
+def test_mirrors_both_ways(pair: tuple[Served, Served], clock: Clock) -> None:
     upstream, here = pair
     theirs, ours = upstream.client("alice", PASSWORD), here.client()
     layer = os.urandom(200_000)
@@ -445,6 +625,19 @@ def test_mirrors_both_ways(pair: tuple[Served, Served]) -> None:
     assert theirs("GET", f"/v2/alice/copy/blobs/{digest(layer)}").data == layer
     shown = ours.api("GET", "repositories/team/app/-/mirrors")
     assert PASSWORD not in json.dumps(shown)
+
+    theirs.manifest("alice/app", "v3")
+    ours.manifest("team/app", "v4")
+    ours.api("POST", "repositories/team/app/-/mirrors", direction="poll", remote="http://127.0.0.1:9/x/y", tags="*", every_seconds=3600)
+    clock.now += 3601
+    for _ in range(2):  # by the clock: what one of them brought is pushed on by the next look
+        here.run(here.registry.mirrors.copy_due())
+        clock.now += 3601
+    assert json.loads(ours("GET", "/v2/team/app/tags/list").data)["tags"] == ["v1", "v2", "v3", "v4"]
+    assert json.loads(theirs("GET", "/v2/alice/copy/tags/list").data)["tags"] == ["v1", "v2", "v3", "v4"]
+    outcomes = [row["outcome"] for row in ours.api("GET", "repositories/team/app/-/mirrors")]
+    assert sum(outcome.startswith("failed") for outcome in outcomes) == 1, "one that is away holds up nobody"
+
     values["password"] = "wrong"
     bad = ours.api("POST", "repositories/team/app/-/mirrors", direction="poll", tags="*", **values)["id"]
     assert "failed" in ours.api("POST", f"repositories/team/app/-/mirrors/{bad}/run")["outcome"]

@@ -156,7 +156,7 @@ def test_a_password_change_ends_sessions(registry: Served) -> None:
 @pytest.mark.parametrize(
     "headers",
     [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
-     {"Origin": "null"}],
+     {"Origin": "null"}, {"Origin": "http://[evil"}, {"Origin": "evil.example"}],
 )  # fmt: skip
 def test_a_form_from_elsewhere_is_refused(alice: Surfer, headers: dict[str, str]) -> None:
     if headers == {"Origin": "null"}:

@@ -158,6 +158,34 @@ def test_a_refusal_leaves_the_form_as_it_was_typed(tab: Tab, registry: Served) -
     assert tab.run("document.activeElement.id") == "said", "a screen reader is taken to the message"
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated. Please use:DeprecationWarning")  # ldap3 on pyasn1
+def test_settings_are_saved_by_the_page(tab: Tab, alice: Client, registry: Served) -> None:
+    at(tab, registry, "/system/settings")
+    tab.fill("#domain", "registry.example:5000")
+    tab.follow("main button", "Save")
+    at(tab, registry, "/r/acme/web")
+    assert "docker push registry.example:5000/acme/web:TAG" in tab.text()
+    at(tab, registry, "/system/settings")
+    tab.fill("#url", "ldap://127.0.0.1:9")
+    tab.fill("#base", "ou=people,dc=example,dc=org")
+    tab.run("document.querySelector('#url').form.querySelector('button').click()")
+    tab.wait("[...document.querySelectorAll('h2')].some(e => e.innerText === 'Connection test')")
+    tab.click("main button", "Test")
+    tab.wait("document.querySelector('#said').innerText.includes('connect')")
+    at(tab, registry, "/system/storage")
+    tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert tab.run("document.querySelector('#gc-every').selectedOptions[0].text") == "every day"
+    tab.run("document.querySelector('#gc-every').value = '604800'")
+    tab.run("document.querySelector('#gc-every').form.querySelector('button').click()")
+    tab.wait("document.querySelector('#said').innerText.includes('Saved')")
+    assert alice.api("GET", "settings")["gc_every_seconds"] == "604800"
+    alice.api("PUT", "settings/gc_every_seconds", value="5400")
+    at(tab, registry, "/system/storage")
+    assert tab.run("document.querySelector('#gc-every').selectedOptions[0].text") == "90 minutes", "set by other means"
+    for name, value in (("domain", ""), ("ldap", ""), ("gc_every_seconds", "86400")):
+        alice.api("PUT", f"settings/{name}", value=value)
+
+
 LOADS = 100
 
 
@@ -249,7 +277,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.skipif("DOCKYARD_SCREENSHOTS" not in os.environ, reason="makes the pictures of docs/registry only")
 def test_pictures(tab: Tab, registry: Served) -> None:
     place = Path(os.environ["DOCKYARD_SCREENSHOTS"])
-    for name in ("repositories", "tags", "tag", "members", "webhooks", "storage"):
+    for name in ("repositories", "tags", "tag", "members", "webhooks", "storage", "settings"):
         tab.size(1100, 700)
         at(tab, registry, PATHS[name])
         tab.picture(place / f"{name}.png")

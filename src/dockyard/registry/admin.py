@@ -8,9 +8,9 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
+from dockyard.registry.addresses import check_url
 from dockyard.registry.core import Actor, audit, repository_id, used_bytes
 from dockyard.registry.database import Tx
-from dockyard.registry.delivery import check_url
 from dockyard.registry.errors import ACCOUNT_UNKNOWN, REPOSITORY_EXISTS, THING_UNKNOWN, VALUE_INVALID
 from dockyard.registry.names import LIBRARY, check_name, namespace_of
 from dockyard.registry.settings import SECRET, SETTINGS, write_setting
@@ -150,7 +150,8 @@ def create_rule(tx: Tx, now: float, actor: Actor, namespace: str, values: Row) -
         (namespace, str(values.get("repository") or f"{namespace}/*"), str(values.get("tags") or "*"),
          _number(values, "keep_last"), _number(values, "keep_days"), _number(values, "pulled_days"), now),
     )  # fmt: skip
-    audit(tx, now, actor, "rule.create", namespace, str(values))
+    said = " ".join(f"{key}={value}" for key, value in values.items() if value not in {"", None})
+    audit(tx, now, actor, "rule.create", namespace, said)
     assert row is not None
     return int(row[0])
 

@@ -201,7 +201,7 @@ class Api:
                 raise
             blob = await self.proxy.fetch_blob(upstream, name, digest)
         self._remember(request, name, blob, epoch)
-        return self._serve_blob(request, blob)
+        return await self._serve_blob(request, blob)
 
     def _remember(self, request: Request, name: str, blob: Blob, epoch: int) -> None:
         if blob.content is not None:
@@ -212,28 +212,33 @@ class Api:
             if path is not None:
                 self.cache.put(request.target, Entry(epoch, name, blob.digest, None, path))
 
-    def _serve_blob(self, request: Request, blob: Blob) -> Answer:
+    async def _serve_blob(self, request: Request, blob: Blob) -> Answer:
         headers = _blob_headers(blob.digest) | _namespace(request)
         if _matches(request, blob.digest):
             return Response(304, headers)
         text = request.headers.get("range")
         ranges = parse_ranges(text, blob.size) if text and request.method == "GET" else None
         if ranges is None:
-            return self._blob_bytes(blob, 200, headers, 0, blob.size)
+            return await self._blob_bytes(request, blob, 200, headers, 0, blob.size)
         if len(ranges) == 1:
             begin, end = ranges[0]
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{blob.size}"
-            return self._blob_bytes(blob, 206, headers, begin, end - begin)
+            return await self._blob_bytes(request, blob, 206, headers, begin, end - begin)
         more, body = multipart(ranges, blob.size, lambda offset, count: self._read(blob, offset, count))
         return StreamResponse(206, headers | more, body)
 
-    def _blob_bytes(self, blob: Blob, status: int, headers: dict[str, str], offset: int, count: int) -> Answer:
+    async def _blob_bytes(self, request: Request, blob: Blob, status: int, headers: dict[str, str],
+                          offset: int, count: int) -> Answer:  # fmt: skip
         if blob.content is not None:
             return Response(status, headers, blob.content[offset : offset + count])
         path = self.core.blobs.path(blob.location)
         if path is None:
             headers["Content-Length"] = str(count)
-            return StreamResponse(status, headers, self.core.blobs.read(blob.location, offset, count))
+            if request.method == "HEAD":
+                return Response(status, headers)
+            pieces = self.core.blobs.read(blob.location, offset, count)
+            first = await anext(pieces, b"")  # a bucket that fails now is told by the status; later only by a cut
+            return StreamResponse(status, headers, _from(first, pieces))
         try:
             return FileResponse(path, status, headers, offset=offset, count=count)
         except FileNotFoundError:  # the collector came between the look-up and now
@@ -374,6 +379,12 @@ def _namespace(request: Request) -> dict[str, str]:
 def _matches(request: Request, digest: str) -> bool:
     wanted = request.headers.get("if-none-match")
     return bool(wanted) and any(t.strip().strip('"') in {digest, "*"} for t in wanted.removeprefix("W/").split(","))
+
+
+async def _from(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
 
 
 def _blob_created(name: str, blob: Blob) -> Response:

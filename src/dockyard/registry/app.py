@@ -22,7 +22,7 @@ from dockyard.registry.admin_api import AdminApi
 from dockyard.registry.api import Api, error_document, wire_error
 from dockyard.registry.collector import Collector
 from dockyard.registry.content import Content
-from dockyard.registry.core import Config, Core
+from dockyard.registry.core import Config, Core, repeat
 from dockyard.registry.database import open_database
 from dockyard.registry.delivery import Deliverer
 from dockyard.registry.drivers.files import FileStore
@@ -90,8 +90,8 @@ class Registry:
         self.api = Api(core, self.content, self.uploads, self.gate, self.proxy)
         self.token_api = TokenApi(core, self.accounts, self.tokens)
         self.search = Search(core, self.gate)
-        self.collector = Collector(core)
         self.retention = Retention(core)
+        self.collector = Collector(core, self.retention)
         self.deliverer = Deliverer(core)
         self.mirrors = Mirrors(core, self.content, self.uploads)
         self.admin = AdminApi(self)
@@ -122,7 +122,8 @@ class Registry:
             "Authentication": "accounts" if config.auth == "accounts" else "off: everybody may do everything",
             "New repositories": "public" if config.public else "private",
             "Deletion": "allowed" if config.delete else "switched off", "Token service": config.service,
-            "Tokens live": f"{config.token_seconds} s", "Grace of the collector": f"{config.grace_seconds:.0f} s",
+            "Tokens live": f"{config.token_seconds / 60:g} minutes",
+            "Grace of the collector": f"{config.grace_seconds / 3600:g} hours",
         }  # fmt: skip
 
     async def use_settings(self) -> None:
@@ -136,19 +137,19 @@ class Registry:
     async def _follow_settings(self) -> None:
         """Another replica may have changed them; and teams follow the directory."""
         known, synced = await self.core.db.epoch(), self.core.clock()
-        while True:
-            await asyncio.sleep(SETTINGS_SECONDS)
-            try:
-                epoch = await self.core.db.epoch()
-                if epoch != known:
-                    await self.use_settings()
-                    known = epoch
-                every = float(await self.core.db.read(lambda tx: read_setting(tx, "ldap_sync_seconds")) or 0)
-                if self.accounts.directory is not None and every and self.core.clock() - synced >= every:
-                    synced = self.core.clock()
-                    await sync_directory(self.core, self.accounts.directory)
-            except DockyardError as error:
-                log.warning("cannot follow the settings: %s", error)
+
+        async def follow() -> None:
+            nonlocal known, synced
+            epoch = await self.core.db.epoch()
+            if epoch != known:
+                await self.use_settings()
+                known = epoch
+            every = float(await self.core.db.read(lambda tx: read_setting(tx, "ldap_sync_seconds")) or 0)
+            if self.accounts.directory is not None and every and self.core.clock() - synced >= every:
+                synced = self.core.clock()
+                await sync_directory(self.core, self.accounts.directory)
+
+        await repeat(SETTINGS_SECONDS, follow, "follow the settings")
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The one supervisor of what runs beside requests; a failure is logged, never lost."""
@@ -237,10 +238,7 @@ class Registry:
     # ---- pull counts
 
     async def _count_pulls(self) -> None:
-        while True:
-            await asyncio.sleep(PULLS_SECONDS)
-            with contextlib.suppress(DockyardError):  # counts wait for the next round
-                await self.flush_pulls()
+        await repeat(PULLS_SECONDS, self.flush_pulls, "count pulls")
 
     async def flush_pulls(self) -> None:
         """Counts are gathered in memory: a pull must not cost a commit. A crash loses ten seconds of them."""
@@ -261,4 +259,9 @@ class Registry:
                         (now, tag, name),
                     )
 
-        await self.core.db.write(work)
+        try:
+            await self.core.db.write(work)
+        except DockyardError:  # they wait for the next round
+            for key, count in pulled.items():
+                self.api.cache.pulled[key] = self.api.cache.pulled.get(key, 0) + count
+            raise

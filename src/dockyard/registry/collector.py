@@ -14,16 +14,16 @@ two batches and loses nothing.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from dockyard.errors import DockyardError
-from dockyard.registry.core import Actor, Core, audit
+from dockyard.registry.core import Actor, Core, audit, repeat
 from dockyard.registry.database import Row, Tx
 from dockyard.registry.errors import TOO_MANY
+from dockyard.registry.retention import Retention
 from dockyard.registry.settings import read_setting
 
 log = logging.getLogger("dockyard.registry.gc")
@@ -32,6 +32,7 @@ BATCH = 500
 LEASE_SECONDS = 120.0
 _LOOK_SECONDS = 60.0
 _DEFAULT_EVERY = 24 * 3600.0
+_SCHEDULE = Actor("schedule")
 
 _UNNEEDED_LINK = (
     "l.touched < ? AND NOT EXISTS (SELECT 1 FROM edges e WHERE e.repository = l.repository AND e.digest = l.digest"
@@ -58,11 +59,14 @@ class Progress:
     freed: int = 0
 
     def sentence(self) -> str:
-        verb = "would remove" if self.dry_run else "removed"
-        return (
-            f"{verb} {self.uploads} uploads, {self.manifests} manifests, {self.links} links, {self.blobs} blobs,"
-            f" {self.orphans} orphan files; {self.freed} bytes"
-        )
+        counts = (
+            (self.uploads, "abandoned upload"), (self.manifests, "untagged manifest"), (self.links, "unneeded link"),
+            (self.blobs, "blob"), (self.orphans, "orphan file"),
+        )  # fmt: skip
+        found = [f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts if count]
+        if not found:
+            return "nothing to remove"
+        return f"{'would remove' if self.dry_run else 'removed'} {', '.join(found)}: {self.freed:,} bytes"
 
 
 class Stopped(Exception):
@@ -70,19 +74,17 @@ class Stopped(Exception):
 
 
 class Collector:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, retention: Retention) -> None:
         self.core = core
+        self.retention = retention
 
     async def run(self) -> None:
-        """By the setting `gc_every_seconds` (0: never), counted from the last run of any replica."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                await self._by_schedule()
-            except DockyardError as error:
-                log.warning("cannot collect: %s", error)
+        await repeat(_LOOK_SECONDS, self.by_schedule, "collect")
 
-    async def _by_schedule(self) -> None:
+    async def by_schedule(self) -> None:
+        """Retention, then collection; by the setting `gc_every_seconds` (0: never), counted from the last run of any
+        replica."""
+
         def due(tx: Tx) -> bool:
             every = float(read_setting(tx, "gc_every_seconds", str(_DEFAULT_EVERY)))
             row = tx.one("SELECT MAX(started) FROM jobs WHERE kind = 'gc'")
@@ -90,7 +92,10 @@ class Collector:
             return every > 0 and self.core.clock() - last >= every
 
         if await self.core.db.read(due):
-            await self.collect(await self.begin(Actor("schedule")))
+            await self.retention.run_all(_SCHEDULE)
+            progress = await self.begin(_SCHEDULE)
+            untagged = await self.core.db.read(lambda tx: read_setting(tx, "untagged_seconds"))
+            await self.collect(progress, untagged_seconds=float(untagged) if untagged else None)
 
     async def begin(self, actor: Actor, *, dry_run: bool = False) -> Progress:
         """Take the lease. Raises TOO_MANY while another collection runs."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from dockyard.errors import DockyardError
 from dockyard.registry.database import Database, Tx
 from dockyard.registry.errors import NAME_UNKNOWN, QUOTA
 from dockyard.registry.names import namespace_of
 from dockyard.registry.ports import BlobStore
+
+log = logging.getLogger("dockyard.registry")
 
 MANIFEST_MAX = 4 * 1024 * 1024  # the least that the specification allows a registry to refuse
 INLINE_MAX = 16 * 1024
@@ -52,6 +57,19 @@ class Actor:
 
     name: str = ""
     address: str = ""
+
+
+async def repeat(seconds: float, work: Callable[[], Awaitable[object]], what: str) -> None:
+    """Do it every so often, for ever. What fails is logged and tried again: a worker of the registry never ends by an
+    error, whatever somebody wrote into a row that it reads."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except DockyardError as error:
+            log.warning("cannot %s: %s", what, error)
+        except Exception:
+            log.exception("cannot %s", what)
 
 
 def repository_id(tx: Tx, name: str) -> int:

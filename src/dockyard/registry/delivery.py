@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import logging
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
-from dockyard.errors import DockyardError
-from dockyard.registry.core import Core
+from dockyard.registry.addresses import forbidden
+from dockyard.registry.core import Core, repeat
 from dockyard.registry.database import Tx
-from dockyard.registry.errors import THING_UNKNOWN, VALUE_INVALID
+from dockyard.registry.errors import THING_UNKNOWN
 from dockyard.registry.webhooks import ANSWER_KEPT, LEASE_SECONDS, POST_SECONDS, next_due, signature
-
-log = logging.getLogger("dockyard.registry.webhooks")
 
 _LOOK_SECONDS = 1.0
 _LANES = 4
@@ -29,13 +23,11 @@ class Deliverer:
         self._lane = ThreadPoolExecutor(_LANES, thread_name_prefix="registry-webhook")
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                while await self.deliver_due():
-                    pass
-            except DockyardError as error:
-                log.warning("cannot deliver webhooks: %s", error)
+        await repeat(_LOOK_SECONDS, self._deliver_all, "deliver webhooks")
+
+    async def _deliver_all(self) -> None:
+        while await self.deliver_due():
+            pass
 
     async def deliver_due(self) -> int:
         """Deliver what is due now; how many were tried."""
@@ -92,31 +84,11 @@ def _lease(tx: Tx, id_: int, due: float, now: float) -> bool:
     return tx.run("UPDATE deliveries SET due = ? WHERE id = ? AND due = ?", (now + LEASE_SECONDS, id_, due)) == 1
 
 
-def check_url(url: str) -> str:
-    """http or https with a host. Raises VALUE_INVALID."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise VALUE_INVALID(what="webhook URL", reason="http:// or https:// and a host")
-    return url
-
-
-def _forbidden(url: str) -> str:
-    """Link-local addresses hold the credentials of cloud machines (169.254.169.254): never an aim of a webhook."""
-    host = urlsplit(url).hostname or ""
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError as error:
-        return str(error)
-    if any(ipaddress.ip_address(str(address).partition("%")[0]).is_link_local for address in found):
-        return f"{host} is a link-local address"
-    return ""
-
-
 def _post(url: str, secret: str, event: str, body: bytes) -> tuple[int, str]:
     """(status, begin of the answer); status 0 when there was none."""
     import urllib3
 
-    refused = _forbidden(url)
+    refused = forbidden(url)
     if refused:
         return 0, refused
     headers = {"Content-Type": "application/json", "User-Agent": "dockyard-registry", "X-Dockyard-Event": event}

@@ -67,6 +67,10 @@ TOO_MANY = _code(22, Unavailable, 429, "TOOMANYREQUESTS", "too many {what}; try 
 CLIENT_TOO_SLOW = _code(23, InvalidParameter, 408, "BLOB_UPLOAD_INVALID", "the client sent nothing for too long")
 RANGE_INVALID = _code(24, InvalidParameter, 416, "SIZE_INVALID", "range not satisfiable: {range}")
 UPSTREAM_FAILED = _code(25, Unavailable, 502, "UNKNOWN", "upstream {upstream} failed: {reason}")
+TOKEN_LACKS = _code(
+    26, Unauthorized, 401, "UNAUTHORIZED", "authentication required: the token lacks {action} on {name}",
+    "ask the token endpoint for the scope that WWW-Authenticate names",
+)  # fmt: skip
 
 ACCOUNT_UNKNOWN = _code(40, NotFound, 404, "NAME_UNKNOWN", "no such account: {name}")
 ACCOUNT_EXISTS = _code(41, Conflict, 409, "DENIED", "account {name} exists already")

@@ -19,7 +19,7 @@ from dockyard.registry.access import ANONYMOUS, NEEDED, Caller, Level, level_of,
 from dockyard.registry.accounts import Accounts
 from dockyard.registry.core import Actor, Core, audit
 from dockyard.registry.database import Tx
-from dockyard.registry.errors import DENIED, LOGIN_FAILED, UNAUTHORIZED
+from dockyard.registry.errors import DENIED, LOGIN_FAILED, TOKEN_LACKS, UNAUTHORIZED
 from dockyard.registry.tokens import Claims, Tokens
 
 CATALOG = "registry:catalog"
@@ -91,8 +91,10 @@ class Gate:
         if level >= NEEDED[action]:
             if identity.claims is None and (caller.account is not None or "authorization" in request.headers):
                 return actor
-            error = "insufficient_scope" if identity.claims is not None else ""
-            raise self.challenge(request, UNAUTHORIZED(), f"repository:{name}:{_asked(action)}", error)
+            scope = f"repository:{name}:{_asked(action)}"
+            if identity.claims is not None:
+                raise self.challenge(request, TOKEN_LACKS(action=action, name=name), scope, "insufficient_scope")
+            raise self.challenge(request, UNAUTHORIZED(), scope)
         if caller.account is None:
             raise self.challenge(request, UNAUTHORIZED(), f"repository:{name}:{_asked(action)}")
         reason = await self.core.db.read(lambda tx: _reason(tx, caller, name, action, level))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from dockyard.errors import DockyardError, NotFound
 from dockyard.registry.content import Content
-from dockyard.registry.core import Actor, Core
+from dockyard.registry.core import Actor, Core, repeat
 from dockyard.registry.database import Tx
 from dockyard.registry.errors import BLOB_UNKNOWN, THING_UNKNOWN, UPSTREAM_FAILED
 from dockyard.registry.manifest import parse_manifest
@@ -53,13 +53,11 @@ class Mirrors:
         self._lane = ThreadPoolExecutor(_LANES, thread_name_prefix="registry-mirror")
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                for mirror in await self._due():
-                    await self.copy(mirror)
-            except DockyardError as error:
-                log.warning("cannot mirror: %s", error)
+        await repeat(_LOOK_SECONDS, self.copy_due, "mirror")
+
+    async def copy_due(self) -> None:
+        """Side by side: a remote that hangs holds up nobody else's mirror (they share the lanes)."""
+        await asyncio.gather(*(self.copy(mirror) for mirror in await self._due()))
 
     async def _due(self) -> list[Mirror]:
         """Due mirrors, each leased by moving `last`: of several replicas one gets it."""
@@ -103,8 +101,13 @@ class Mirrors:
             else:
                 count = await self._push(mirror, remote, theirs)
             outcome = f"copied {count} tags"
+        except UPSTREAM_FAILED.kind as error:
+            outcome = f"failed: {error.evidence.get('reason', error)}"
         except DockyardError as error:
             outcome = f"failed: {error}"
+        except Exception as error:
+            log.exception("cannot mirror %s", mirror.remote)
+            outcome = f"failed: {type(error).__name__}"
         finally:
             remote.close()
         now = self.core.clock()

@@ -58,7 +58,8 @@ class BlobStore(Protocol):
     def path(self, location: str) -> str | None:
         """A local file to be served by the kernel, if there is one."""
 
-    def read(self, location: str, offset: int, count: int) -> AsyncIterator[bytes]: ...
+    def read(self, location: str, offset: int, count: int) -> AsyncIterator[bytes]:
+        """Raises BLOB_UNKNOWN, with the first piece, when nothing is at the location."""
 
     async def delete(self, location: str) -> None:
         """Missing is fine."""

@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dockyard.errors import NotFound
+from dockyard.errors import DockyardError, InvalidParameter, NotFound
 from dockyard.registry.content import Content
 from dockyard.registry.core import Actor, Core
 from dockyard.registry.errors import BLOB_UNKNOWN, MANIFEST_UNKNOWN, UPSTREAM_FAILED
 from dockyard.registry.names import looks_like_digest
-from dockyard.registry.remote import Remote
+from dockyard.registry.remote import Remote, netloc
 from dockyard.registry.uploads import Blob, Uploads
 
 _LANES = 8
@@ -61,12 +61,12 @@ class Proxy:
 
     async def resolve(self, name: str, namespace: str) -> tuple[str, Upstream | None]:
         """The repository that is meant, and its upstream if it is a cache."""
-        for upstream in await self._known():
-            if namespace and namespace == upstream.host:
-                return f"{upstream.prefix}/{name}", upstream
-            if name.startswith(upstream.prefix + "/"):
-                return name, upstream
-        return name, None
+        known = await self._known()
+        if namespace:
+            for upstream in known:
+                if namespace == upstream.host:
+                    return f"{upstream.prefix}/{name}", upstream
+        return name, next((upstream for upstream in known if name.startswith(upstream.prefix + "/")), None)
 
     def _remote(self, upstream: Upstream) -> Remote:
         if upstream not in self._remotes:
@@ -107,7 +107,10 @@ class Proxy:
         if local and await loop.run_in_executor(self._lane, remote.head_manifest, theirs, reference) == local:
             return
         got = await loop.run_in_executor(self._lane, remote.get_manifest, theirs, reference)
-        await self.content.put(name, reference, got.content, got.media_type, _ACTOR, [], sparse=True)
+        try:
+            await self.content.put(name, reference, got.content, got.media_type, _ACTOR, [], sparse=True)
+        except InvalidParameter as error:  # the client's request was right; what came is not
+            raise _wrong(upstream, error) from error
 
     async def fetch_blob(self, upstream: Upstream, name: str, digest: str) -> Blob:
         async with self._flight((name, digest)):
@@ -121,6 +124,9 @@ class Proxy:
             try:
                 await self.uploads.append(name, begun.id, None, None, self._pieces(source))
                 return await self.uploads.finish(name, begun.id, digest, _ACTOR)
+            except InvalidParameter as error:
+                await self.uploads.cancel(name, begun.id)
+                raise _wrong(upstream, error) from error
             except UPSTREAM_FAILED.kind as error:
                 await self.uploads.cancel(name, begun.id)
                 if getattr(error, "evidence", {}).get("answered") == 404:
@@ -136,3 +142,7 @@ class Proxy:
         self._lane.shutdown(wait=False, cancel_futures=True)
         for remote in self._remotes.values():
             remote.close()
+
+
+def _wrong(upstream: Upstream, error: DockyardError) -> DockyardError:
+    return UPSTREAM_FAILED(upstream=netloc(upstream.url), reason=str(error), answered=0)

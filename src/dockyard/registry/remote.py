@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
 
+from dockyard.registry.addresses import forbidden
 from dockyard.registry.errors import UPSTREAM_FAILED
 from dockyard.registry.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from dockyard.registry.names import digest_of
@@ -23,10 +24,18 @@ from dockyard.registry.names import digest_of
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST, "*/*"))
 _MANIFEST_MAX = 4 * 1024 * 1024
+_LIST_MAX = 16 * 1024 * 1024
 _PIECE = 256 * 1024
 _PAGES_MAX = 1000
 _REDIRECTS_MAX = 5
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+
+
+def netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +54,34 @@ class Remote:
         if username:
             self._basic = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
         self._tokens: dict[str, str] = {}
+        self._allowed: set[str] = set()
         self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False, maxsize=4)
 
     # ---- requests
 
     def _failed(self, reason: str, status: int | None = None) -> Exception:
-        return UPSTREAM_FAILED(upstream=urlsplit(self.url).netloc, reason=reason, answered=status or 0)
+        return UPSTREAM_FAILED(upstream=netloc(self.url), reason=reason, answered=status or 0)
+
+    def _join(self, base: str, told: str) -> str:
+        """Where a Location or Link of the other side leads. Raises UPSTREAM_FAILED."""
+        try:
+            return urljoin(base, told)
+        except ValueError as error:
+            raise self._failed(f"an address that is none: {error}") from error
+
+    def _check(self, url: str) -> None:
+        """Redirects and realms are somebody else's words: each new host is looked at."""
+        host = netloc(url)
+        if host not in self._allowed:
+            if reason := forbidden(url):
+                raise self._failed(reason)
+            self._allowed.add(host)
 
     def _send(self, method: str, url: str, headers: dict[str, str], body: Any, token: str) -> Any:
         sent = dict(headers)
         if token:
             sent["Authorization"] = token
+        self._check(url)
         try:
             return self._pool.request(method, url, headers=sent, body=body, preload_content=False, redirect=False)
         except urllib3.exceptions.HTTPError as error:
@@ -64,7 +90,7 @@ class Remote:
     def request(self, method: str, path: str, scope: str, *, headers: dict[str, str] | None = None, body: Any = None,
                 ok: tuple[int, ...] = (200,)) -> Any:  # fmt: skip
         """The response, unread. A body that is an iterator must not need a second try: call `authorize` first."""
-        url = urljoin(self.url + "/", path)
+        url = self._join(self.url + "/", path)
         token = self._tokens.get(scope, self._basic)
         answer = self._send(method, url, headers or {}, body, token)
         if answer.status == 401 and not isinstance(body, Iterator):
@@ -74,9 +100,9 @@ class Remote:
         for _ in range(_REDIRECTS_MAX):
             if answer.status not in {301, 302, 303, 307, 308} or method not in {"GET", "HEAD"}:
                 break
-            target = urljoin(url, answer.headers.get("location", ""))
+            target = self._join(url, answer.headers.get("location", ""))
             answer.drain_conn()
-            same = urlsplit(target).netloc == urlsplit(self.url).netloc
+            same = netloc(target) == netloc(self.url)
             answer = self._send(method, target, headers or {}, None, token if same else "")
         if answer.status not in ok:
             detail = answer.read(2000).decode("utf-8", "replace")
@@ -103,13 +129,24 @@ class Remote:
         if answer.status != 200:
             answer.drain_conn()
             raise self._failed(f"token server answered {answer.status}", answer.status)
+        body = self._document(answer)
+        token = body.get("token") or body.get("access_token")
+        if not token:
+            raise self._failed("token server sent no token")
+        self._tokens[scope] = f"Bearer {token}"
+        return self._tokens[scope]
+
+    def _document(self, answer: Any) -> dict[str, Any]:
+        """A JSON object of bounded size. Raises UPSTREAM_FAILED."""
+        raw = answer.read(_LIST_MAX + 1)
+        answer.release_conn()
         try:
-            body = json.loads(answer.read())
-            token = "Bearer " + str(body.get("token") or body["access_token"])
-        except (ValueError, KeyError) as error:
-            raise self._failed("token server sent no token") from error
-        self._tokens[scope] = token
-        return token
+            found = json.loads(raw) if len(raw) <= _LIST_MAX else None
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise self._failed("the answer is no JSON object of reasonable size")
+        return found
 
     # ---- reading
 
@@ -145,10 +182,10 @@ class Remote:
         path = f"/v2/{name}/tags/list?n=1000"
         for _ in range(_PAGES_MAX):
             answer = self.request("GET", path, _pull(name))
-            try:
-                found += json.loads(answer.read()).get("tags") or []
-            except ValueError as error:
-                raise self._failed("tag list is not JSON") from error
+            tags = self._document(answer).get("tags") or []
+            if not isinstance(tags, list):
+                raise self._failed("the tag list is none")
+            found += [tag for tag in tags if isinstance(tag, str)]
             link = re.match(r"<([^>]+)>", answer.headers.get("link", ""))
             if link is None:
                 break
@@ -165,7 +202,7 @@ class Remote:
     def put_blob(self, name: str, digest: str, size: int, data: Iterator[bytes]) -> None:
         begun = self.request("POST", f"/v2/{name}/blobs/uploads/", _push(name), ok=(202,))
         begun.drain_conn()
-        place = urljoin(self.url, begun.headers["location"])
+        place = self._join(self.url, begun.headers.get("location", ""))
         place += ("&" if "?" in place else "?") + urlencode({"digest": digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         self.request("PUT", place, _push(name), headers=headers, body=data, ok=(201,)).drain_conn()

@@ -87,6 +87,12 @@ class Retention:
         now = self.core.clock()
         return await self.core.db.search(lambda tx: _plan_namespace(tx, namespace, now))
 
+    async def run_all(self, actor: Actor) -> None:
+        """Every namespace that has rules, each in its own transaction."""
+        found = await self.core.db.read(lambda tx: tx.all("SELECT DISTINCT namespace FROM rules WHERE active = 1"))
+        for (namespace,) in found:
+            await self.run(str(namespace), actor)
+
     async def run(self, namespace: str, actor: Actor) -> list[Removal]:
         """Plan and perform in one transaction, so a tag pushed meanwhile is judged as it is."""
         now = self.core.clock()

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import getpass
 import ipaddress
+import json
 import logging
 import os
 import signal
@@ -30,10 +31,21 @@ from dockyard.registry.tls import self_made
 
 DEFAULT_DATA = "/var/lib/dockyard/registry"
 DEFAULT_LISTEN = "127.0.0.1:5000"
+_EXAMPLES = """examples:
+  dockyard registry user add alice --admin        # asks for a password
+  dockyard registry serve                         # 127.0.0.1:5000
+  dockyard registry serve --listen 0.0.0.0:443 --tls-self-made
+  dockyard registry grant 'acme/*' read-write --team acme/builders
+  dockyard registry user token alice --label ci --level read
+  dockyard registry gc --dry-run
+"""
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="dockyard registry", description="store and share images")
+    top = argparse.ArgumentParser(
+        prog="dockyard registry", description="store and share images", epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     top.add_argument("--data", default=DEFAULT_DATA, help=f"directory of the data (default {DEFAULT_DATA})")
     top.add_argument("--database", default="", help="postgresql://... instead of the file in --data")
     top.add_argument("--bucket", default="", help="s3://bucket/prefix, gs://, az:// instead of files in --data")
@@ -54,7 +66,18 @@ def parser() -> argparse.ArgumentParser:
     settings = verbs.add_parser("setting", help="show or change a setting")
     settings.add_argument("name")
     settings.add_argument("value", nargs="?")
+    _places_anywhere(top)
     return top
+
+
+def _places_anywhere(parser: argparse.ArgumentParser) -> None:
+    """--data, --database and --bucket behind the verb too, where people write them; unsaid there, what was said before
+    it stays."""
+    for action in parser._actions:
+        for verb in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            for option in ("--data", "--database", "--bucket"):
+                verb.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            _places_anywhere(verb)
 
 
 def _account_verbs(verbs: Any) -> None:
@@ -65,7 +88,7 @@ def _account_verbs(verbs: Any) -> None:
         one.add_argument("--password-stdin", action="store_true", help="read it from stdin instead of asking")
         if action == "add":
             one.add_argument("--admin", action="store_true")
-    user.add_parser("list")
+    user.add_parser("list", help="all accounts").add_argument("--json", action="store_true", help="for programs")
     user.add_parser("delete").add_argument("name")
     token = user.add_parser("token", help="make a token that logs in instead of a password")
     token.add_argument("name")
@@ -89,6 +112,7 @@ def _account_verbs(verbs: Any) -> None:
     make.add_argument("name")
     make.add_argument("--public", action="store_true")
     repo.add_parser("delete").add_argument("name")
+    repo.add_parser("list", help="all repositories").add_argument("--json", action="store_true", help="for programs")
     grant = verbs.add_parser("grant", help="let a team or user into a repository, or into NAMESPACE/*")
     grant.add_argument("object")
     grant.add_argument("level", choices=tuple(LEVELS))
@@ -122,14 +146,13 @@ def _serve(args: argparse.Namespace, pages: Pages | None) -> None:
 
 
 async def serve(args: argparse.Namespace, pages: Pages | None) -> None:
-    host, _, port = args.listen.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
+    host, port = _address(args.listen)
     config = Config(auth=args.auth, public=args.public, realm=args.realm, delete=not args.no_delete)
     places = Places(Path(args.data), args.database, args.bucket)
     registry = Registry.open(places, config, pages)
     tls = _tls(args, host, registry)
     await registry.start()
-    bound = await registry.server.listen_tcp(host, int(port), tls)
+    bound = await registry.server.listen_tcp(host, port, tls)
     scheme = "http" if tls is None else "https"
     log = logging.getLogger("dockyard.registry")
     log.info("serving %s://%s:%d data=%s", scheme, host, bound, args.data)
@@ -146,6 +169,14 @@ async def serve(args: argparse.Namespace, pages: Pages | None) -> None:
     await registry.close()
 
 
+def _address(text: str) -> tuple[str, int]:
+    """Raises VALUE_INVALID. A port alone is on loopback."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise VALUE_INVALID(what="--listen", reason=f"HOST:PORT is wanted, not {text[:100]}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def _loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -157,7 +188,10 @@ def _tls(args: argparse.Namespace, host: str, registry: Registry) -> ssl.SSLCont
     cert, key = args.tls_cert, args.tls_key
     if args.tls_self_made:
         cert, key = self_made(Path(args.data), host)
-    return registry.tls.begin(cert, key) if cert else None
+    try:
+        return registry.tls.begin(cert, key) if cert else None
+    except OSError as error:  # ssl.SSLError is one; neither names the file
+        raise VALUE_INVALID(what="certificate", reason=f"{cert} with {key or cert}: {error.strerror or error}") from error
 
 
 def _password(args: argparse.Namespace) -> str:
@@ -187,9 +221,32 @@ async def _user_password(registry: Registry, args: argparse.Namespace, actor: Ac
 
 
 async def _user_list(registry: Registry, args: argparse.Namespace, actor: Actor) -> None:
-    for account in await registry.core.db.read(admin.accounts):
-        marks = [account["kind"], account["source"], *(["admin"] if account["admin"] else [])]
-        print(f"{account['name']}\t{' '.join(marks)}")
+    rows = [
+        {"name": it["name"], "kind": it["kind"], "admin": bool(it["admin"]), "source": it["source"],
+         "state": "active" if it["active"] else "locked", "full_name": it["full_name"]}
+        for it in await registry.core.db.read(admin.accounts)
+    ]  # fmt: skip
+    _print_rows(rows, args.json)
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """A table within 80 columns; the last column takes what is left."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    shown = [[name.replace("_", " ").upper() for name in rows[0]]] if rows else []
+    shown += [["yes" if value is True else "" if value is False or value is None else str(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for line in shown:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()[:80])
+
+
+async def _repo_list(registry: Registry, args: argparse.Namespace, actor: Actor) -> None:
+    query = ("SELECT r.name, r.public, (SELECT COUNT(*) FROM tags t WHERE t.repository = r.id), r.pulls, r.description"
+             " FROM repositories r ORDER BY r.name")  # fmt: skip
+    found = await registry.core.db.read(lambda tx: tx.all(query))
+    keys = ("name", "visibility", "tags", "pulls", "description")
+    _print_rows([dict(zip(keys, (r[0], "public" if r[1] else "private", *r[2:]), strict=True)) for r in found], args.json)
 
 
 async def _user_delete(registry: Registry, args: argparse.Namespace, actor: Actor) -> None:
@@ -247,6 +304,6 @@ async def _setting(registry: Registry, args: argparse.Namespace, actor: Actor) -
 _VERBS = {
     "user add": _user_add, "user password": _user_password, "user list": _user_list, "user delete": _user_delete,
     "user token": _user_token, "org add": _org_add, "org member": _org_member, "team add": _team_add,
-    "team member": _team_member, "repo add": _repo_add, "repo delete": _repo_delete, "grant": _grant, "gc": _gc,
+    "team member": _team_member, "repo add": _repo_add, "repo delete": _repo_delete, "repo list": _repo_list, "grant": _grant, "gc": _gc,
     "setting": _setting,
 }  # fmt: skip

@@ -1,8 +1,10 @@
-"""Servers that the registry stores in, for tests: a private PostgreSQL and an S3 API (moto's), on loopback ports."""
+"""Servers that the registry stores in, for tests: a private PostgreSQL, an S3 API (moto's), Google's and Azure's object
+storage (`dockyard.testing.buckets`), all on loopback ports."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,10 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dockyard.testing.buckets import AzureHandler, GoogleHandler, Objects, object_service
 from dockyard.testing.registries import free_port
 
 _START = 60.0
 BUCKET = "registry-under-test"
+_ACCOUNT = "dockyardtests"
 
 
 def _postgres_programs() -> Path:
@@ -70,17 +74,44 @@ def s3(bucket: str = BUCKET) -> Iterator[str]:
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
     }  # fmt: skip
+    try:
+        with _environment(told):
+            make_bucket(told["AWS_ENDPOINT_URL"], bucket)
+            yield f"s3://{bucket}/blobs-of-tests"
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def google() -> Iterator[tuple[str, Objects]]:
+    """URL of an empty bucket of Google's, and what it holds."""
+    with object_service(GoogleHandler) as (base, objects):
+        key = {"gcs_base_url": base, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        with _environment({"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(key), "GOOGLE_ALLOW_HTTP": "true"}):
+            yield f"gs://{BUCKET}/blobs-of-tests", objects
+
+
+@contextlib.contextmanager
+def azure() -> Iterator[tuple[str, Objects]]:
+    """URL of an empty container of Azure's, and what it holds."""
+    with object_service(AzureHandler) as (base, objects):
+        told = {"AZURE_STORAGE_ENDPOINT": f"{base}/{_ACCOUNT}", "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
+                "AZURE_STORAGE_ACCOUNT_KEY": "a2V5", "AZURE_ALLOW_HTTP": "true"}  # fmt: skip
+        with _environment(told):
+            yield f"az://{BUCKET}/blobs-of-tests", objects
+
+
+@contextlib.contextmanager
+def _environment(told: dict[str, str]) -> Iterator[None]:
     before = {key: os.environ.get(key) for key in told}
     os.environ.update(told)
     try:
-        make_bucket(told["AWS_ENDPOINT_URL"], bucket)
-        yield f"s3://{bucket}/blobs-of-tests"
+        yield
     finally:
         for key, value in before.items():
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
-        server.stop()
 
 
 def make_bucket(endpoint: str, bucket: str) -> None:

@@ -67,6 +67,16 @@ def ago(at: float | None, now: float | None = None) -> str:
     return "just now" if seconds >= 0 else "in a moment"
 
 
+def span(seconds: str | float | None) -> str:
+    """"90 minutes", "1 day": a length of time in its largest whole unit. What is no number is shown as it is."""
+    try:
+        count = float(seconds or 0)
+    except ValueError:
+        return str(seconds)
+    length, word = next(((n, w) for n, w in _SPANS[2:] if count >= n and count % n == 0), (1, "second"))
+    return plural(round(count / length), word)
+
+
 def moment(at: float | None) -> str:
     """UTC, for machines and tooltips."""
     return "" if at is None else datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -91,7 +101,7 @@ def environment() -> Environment:
         loader=PackageLoader("dockyard.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
-    made.filters |= {"size": size, "ago": ago, "moment": moment, "short": short, "place": place}
+    made.filters |= {"size": size, "ago": ago, "span": span, "moment": moment, "short": short, "place": place}
     made.globals |= {"asset": asset_url, "plural": plural}
     return made
 

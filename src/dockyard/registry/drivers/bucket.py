@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
 
-from dockyard.registry.drivers.files import new_location
-from dockyard.registry.errors import STORE_FAILED, UPLOAD_INVALID
+from dockyard.registry.drivers.files import digest_at, new_location
+from dockyard.registry.errors import BLOB_UNKNOWN, STORE_FAILED, UPLOAD_INVALID
 from dockyard.registry.ports import Stored
 
 if TYPE_CHECKING:
@@ -32,6 +34,22 @@ if TYPE_CHECKING:
 _PIECE = 8 * 1024 * 1024  # part of a multipart upload (S3 wants 5 MiB or more)
 _COPY_MAX = 4 * 1024**3  # CopyObject of S3 ends at 5 GB
 _STATES = 4096
+_RETRY = {"max_retries": 4, "retry_timeout": timedelta(seconds=20), "backoff": {"max_backoff": timedelta(seconds=2)}}
+"""obstore's own bound is three minutes: clients leave before it, and a load balancer takes the replica for dead."""
+_CALLS = {"timeout": timedelta(seconds=30)}
+_STREAMS = {"timeout": timedelta(days=1), "read_timeout": timedelta(seconds=30)}
+"""`timeout` ends with the last byte of the body, so a slow client's pull must not have it (it was cut after three
+minutes); `read_timeout` is for a bucket that sends nothing while something is waited for."""
+
+_ENVIRONMENT = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE"}
+_CONNECTION = ("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes", "connect_timeout")
+
+
+def _connection(url: str) -> dict[str, str]:
+    """How to connect, from the environment (AWS_ALLOW_HTTP, ...): obstore looks there only when it is given no option."""
+    prefix = _ENVIRONMENT.get(url.partition(":")[0], "AZURE")
+    found = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in _CONNECTION}
+    return {name: value for name, value in found.items() if value}
 
 
 @contextlib.contextmanager
@@ -66,7 +84,15 @@ class BucketStore:
 
     def __init__(self, url: str, **options: Any) -> None:
         with _translating():
-            self._store: Any = obstore.store.from_url(url, **options)
+            if url.startswith("memory:"):
+                self._store: Any = obstore.store.from_url(url)
+                self._reader = self._store
+            else:
+                options = {"retry_config": _RETRY, **options}
+                self._store, self._reader = (
+                    obstore.store.from_url(url, client_options=cast(Any, _connection(url) | bounds), **options)
+                    for bounds in (_CALLS, _STREAMS)
+                )
         self._url = url
         self._states: OrderedDict[str, _State] = OrderedDict()
 
@@ -120,7 +146,7 @@ class BucketStore:
 
     async def _stream(self, path: str, **options: Any) -> AsyncIterator[bytes]:
         with _translating():
-            answer = await obstore.get_async(self._store, path, options=cast(Any, options or None))
+            answer = await obstore.get_async(self._reader, path, options=cast(Any, options or None))
             async for data in answer.stream(min_chunk_size=256 * 1024):
                 yield bytes(data)
 
@@ -156,9 +182,15 @@ class BucketStore:
         return None
 
     async def read(self, location: str, offset: int, count: int) -> AsyncIterator[bytes]:
-        if count:
+        if not count:
+            return
+        try:
             async for data in self._stream(f"blobs/{location}", range=(offset, offset + count)):
                 yield data
+        except STORE_FAILED.kind as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise BLOB_UNKNOWN(digest=digest_at(location)) from error
+            raise
 
     async def delete(self, location: str) -> None:
         with _translating():

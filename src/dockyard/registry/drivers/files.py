@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dockyard.registry.errors import STORE_FAILED, STORE_FULL, UPLOAD_INVALID
+from dockyard.registry.errors import BLOB_UNKNOWN, STORE_FAILED, STORE_FULL, UPLOAD_INVALID
 from dockyard.registry.ports import Stored
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ _STATES = 4096  # unfinished uploads whose hash is kept; the others are read bac
 def new_location(digest: str) -> str:
     algorithm, _, hexed = digest.partition(":")
     return f"{algorithm}/{hexed[:2]}/{hexed}-{secrets.token_hex(4)}"
+
+
+def digest_at(location: str) -> str:
+    algorithm, _, name = location.split("/")
+    return f"{algorithm}:{name.rpartition('-')[0]}"
 
 
 def _translated(error: OSError) -> Exception:
@@ -188,7 +193,12 @@ class FileStore:
         return f"{self.root}/blobs/{location}"
 
     async def read(self, location: str, offset: int, count: int) -> AsyncIterator[bytes]:
-        fd = await self.run(os.open, self.path(location), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = await self.run(os.open, self.path(location), os.O_RDONLY | os.O_CLOEXEC)
+        except STORE_FAILED.kind as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise BLOB_UNKNOWN(digest=digest_at(location)) from error
+            raise
         try:
             while count:
                 data = await self.run(os.pread, fd, min(count, _READ), offset)
