@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.model import EndpointSettings, PortBinding
 from dockyard.model.network import EndpointIPAMConfig
-from dockyard.network import coexist, creation, files, iptables, requests, routing
+from dockyard.network import admission, coexist, creation, files, iptables, requests, routing
 from dockyard.network.hostports import wanted
 from dockyard.network.ipam import Ledger
 from dockyard.network.model import Endpoint, Joined, Network, NetworkSettings, Published, Sandbox, Subnet
@@ -187,3 +188,33 @@ def test_all_that_is_wrong_with_an_endpoint_is_told_at_once() -> None:
 def test_host_gateway_stands_for_every_address_given() -> None:
     text = files.hosts([], ["gate:host-gateway"], ["172.17.0.1", "fd00::1"])
     assert text.endswith("172.17.0.1\tgate\nfd00::1\tgate\n")
+
+
+def folded(data: bytes) -> int:
+    total = sum(int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "big") for at in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+@given(st.binary(max_size=99), st.sampled_from([6, 17]), st.booleans(), st.integers(0, 10))
+def test_a_packet_that_is_put_back_has_its_checksum(tail: bytes, protocol: int, six: bool, options: int) -> None:
+    """RFC 1071: the sum over pseudo-header and packet, checksum included, is all ones."""
+    body = bytes(20) + tail
+    if six:
+        addresses, begin = bytes(range(32)), 40
+        packet = b"\x60\0\0\0" + struct.pack("!HBB", len(body), protocol, 64) + addresses + body
+    else:
+        addresses, begin = b"\xc0\0\2\1\xc0\0\2\2", 20 + 4 * options
+        head = struct.pack("!BBHIBBH", 0x45 + options, 0, begin + len(body), 0, 64, protocol, 0)
+        packet = head + addresses + bytes(4 * options) + body
+    made = admission.summed(packet)
+    assert folded(addresses + struct.pack("!II", len(body), protocol) + made[begin:]) == 0xFFFF
+    at = begin + (16 if protocol == 6 else 6)
+    assert made[:at] + made[at + 2 :] == packet[:at] + packet[at + 2 :]
+    assert made[at : at + 2] != b"\0\0", "which would mean: none"
+
+
+@pytest.mark.parametrize("packet", [b"E" + bytes(30), b"\x60" + bytes(45), b"\x45\0\0\x1c" + b"\0\0\0\0\x40\x11" + bytes(12)])
+def test_other_packets_are_put_back_as_they_are(packet: bytes) -> None:
+    assert admission.summed(packet) == packet

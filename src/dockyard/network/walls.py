@@ -50,6 +50,9 @@ class NoFirewall:
     def watched(self) -> Mapping[str, bool]:
         return {}
 
+    def admitting(self) -> int:
+        return 0
+
     def close(self) -> None:
         return None
 
@@ -115,6 +118,9 @@ class NftFirewall:
 
     def watched(self) -> Mapping[str, bool]:
         return {self._rules.table: True, "filter": False}
+
+    def admitting(self) -> int:
+        return self._rules.group if self._rules.guarded else 0
 
     def close(self) -> None:
         if self._nft is not None:
