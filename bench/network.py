@@ -170,8 +170,8 @@ async def restart(root: Path, run: Path, count: int) -> Controller:
     return controller
 
 
-def stream(server: str, client: str, address: str, seconds: float = 3.0) -> float:
-    """Gbit/s of one TCP stream between two namespaces."""
+def stream(server: str, client: str, address: str, seconds: float) -> tuple[float, float]:
+    """One TCP stream between two namespaces: Gbit/s, and seconds of CPU (both ends) for a gigabyte."""
     with netns.entered(server):
         listener = socket.create_server((address, 0))
     pid = os.fork()
@@ -183,13 +183,18 @@ def stream(server: str, client: str, address: str, seconds: float = 3.0) -> floa
         os._exit(0)
     with netns.entered(client):
         sender = socket.create_connection(listener.getsockname())
-    payload, total, end = bytes(1 << 18), 0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    payload, total, used, begin = bytes(1 << 18), 0, time.thread_time(), time.perf_counter()
+    while time.perf_counter() < begin + seconds:
         total += sender.send(payload)
     sender.close()
-    os.waitpid(pid, 0)
+    _, _, theirs = os.wait4(pid, 0)
+    took, used = time.perf_counter() - begin, time.thread_time() - used + theirs.ru_utime + theirs.ru_stime
     listener.close()
-    return total * 8 / seconds / 1e9
+    return total * 8 / took / 1e9, used / total * 1e9
+
+
+PAIRS, STREAM = 40, 0.4
+"""Streams and their seconds."""
 
 
 def by_hand(lab: Path) -> tuple[str, str, str]:
@@ -232,19 +237,30 @@ iptables -A FORWARD -d 10.61.0.9 -p tcp --dport 80 -j ACCEPT
 
 
 def compare(controller: Controller, lab: Path) -> None:
+    """Short streams by turns, in changing order: what else the machine does hits both alike."""
     boxes = [controller._records.sandboxes[f"{number:064x}"].netns for number in (0, 1)]
     own = controller._records.of(f"{0:064x}")[0].addresses[0]
-    outside = str(lab / "outside")
+    outside, out = str(lab / "outside"), "198.51.100.1"
     one, two, address = by_hand(lab)
+    ways = {
+        "container to container": ((boxes[0], boxes[1], own), (one, two, address)),
+        "container to outside": ((outside, boxes[0], out), (outside, one, out)),
+    }
     try:
-        pairs: dict[str, list[tuple[float, float]]] = {"container to container": [], "container to outside": []}
-        for _ in range(5):
-            pairs["container to container"].append((stream(boxes[0], boxes[1], own, 1.5), stream(one, two, address, 1.5)))
-            out = "198.51.100.1"
-            pairs["container to outside"].append((stream(outside, boxes[0], out, 1.5), stream(outside, one, out, 1.5)))
-        for name, rows in pairs.items():
-            ours, hand = statistics.median(row[0] for row in rows), statistics.median(row[1] for row in rows)
-            print(f"{name}: {ours:.2f} Gbit/s, by hand {hand:.2f} ({ours / hand:.2f})")
+        for name, (ours, hand) in ways.items():
+            rows = []
+            for number in range(PAIRS):
+                if number % 2:
+                    rows.append((stream(*ours, STREAM), stream(*hand, STREAM)))
+                else:
+                    rows.append((stream(*hand, STREAM), stream(*ours, STREAM))[::-1])
+            rate = statistics.median(here[0] for here, _ in rows)
+            print(f"{name}: {rate:.2f} Gbit/s; by ratio to by hand, median (quartiles) of {PAIRS} pairs:", end=" ")
+            faster = [here[0] / there[0] for here, there in rows]
+            dearer = [here[1] / there[1] for here, there in rows]
+            for what, values in (("rate", faster), ("CPU for a byte", dearer)):
+                low, middle, high = statistics.quantiles(values, n=4)
+                print(f"{what} {middle:.3f} ({low:.2f} to {high:.2f})", end="\n" if values is dearer else ", ")
     finally:
         subprocess.run("ip netns del hand2; ip netns del hand3; ip link del hand0; nft delete table ip hand", shell=True)
 
