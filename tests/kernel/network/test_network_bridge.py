@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +114,65 @@ async def test_forward_policy_of_another_engine_is_passed(host, controller: Cont
         await restored(controller)
         assert "docker0" not in host.command("iptables", "-S")
         host.command("iptables", "-F", "DOCKER-USER")
+
+
+FIREWALLD = """
+table inet firewalld {
+ chain filter_FORWARD {
+  type filter hook forward priority filter + 10; policy accept;
+  ct state { established, related } accept
+  ct status dnat accept
+  jump filter_FORWARD_ZONES
+  reject with icmpx admin-prohibited
+ }
+ chain filter_FORWARD_ZONES {
+  iifname "eth0" goto filter_FWD_public
+  goto filter_FWD_public
+ }
+ chain filter_FWD_public {
+  oifname "eth0" accept
+ }
+ chain filter_FWD_trusted {
+  accept
+ }
+}
+"""
+"""What firewalld 1.3.3 makes of its default zone with one interface, without the chains that are empty."""
+PROGRAM = """#!/bin/sh
+echo "$@" >> {log}
+for word; do
+  case $word in
+  --add-interface=*) nft insert rule inet firewalld filter_FORWARD_ZONES iifname ${{word#*=}} goto filter_FWD_trusted;;
+  esac
+done
+"""
+
+
+async def test_firewalld_lets_containers_talk_also_after_a_reload(  # type: ignore[no-untyped-def]
+    host, controller: Controller, start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """firewalld's table and its program, as it was seen at work (the real one: same answers, 1 s slower)."""
+    log, program = tmp_path / "asked", tmp_path / "bin" / "firewall-cmd"
+    program.parent.mkdir()
+    program.write_text(PROGRAM.format(log=log))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    a, b = await start("a"), await start("b")
+    try:
+        host.command("nft", FIREWALLD)
+        await restored(controller)
+        with host.server(a.netns, "0.0.0.0", 80):
+            assert host.fetch(b.netns, address(controller, a), 80) == address(controller, b)
+            host.command("nft", "delete table inet firewalld\n" + FIREWALLD)
+            await restored(controller)
+            assert host.fetch(b.netns, address(controller, a), 80) == address(controller, b)
+        await controller.create_network({"Name": "far"})
+        await controller.remove_network("far")
+        host.command("nft", "add rule inet firewalld filter_FORWARD_ZONES iifname br-own goto filter_FWD_public")
+        await controller.create_network({"Name": "own", "Options": {"com.docker.network.bridge.name": "br-own"}})
+    finally:
+        host.command("nft", "delete table inet firewalld")
+    asked = log.read_text().splitlines()
+    assert asked[:2] == ["--zone=trusted --add-interface=docker0"] * 2
+    assert [line.split()[1].partition("=")[0] for line in asked[2:]] == ["--add-interface", "--remove-interface"]
+    assert not any("br-own" in line for line in asked), "it has a zone by the administrator"
