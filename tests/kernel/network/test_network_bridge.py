@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dockyard.kernel.nft import NftError
-from dockyard.model import PortBinding
-from dockyard.network import Controller, Sandbox
+from dockyard.model import EndpointSettings, PortBinding
+from dockyard.network import Controller, NetworkSettings, Sandbox, SandboxSpec
 
 pytestmark = pytest.mark.root
 OUTSIDE, HOST = "198.51.100.1", "198.51.100.2"
@@ -114,6 +118,64 @@ async def test_forward_policy_of_another_engine_is_passed(host, controller: Cont
         await restored(controller)
         assert "docker0" not in host.command("iptables", "-S")
         host.command("iptables", "-F", "DOCKER-USER")
+
+
+def echoed(place: str, ended: threading.Event) -> Callable[[], None]:
+    """A UDP server opened where this is called; what it returns serves until ``ended``."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((place, 7000))
+    server.settimeout(0.1)
+
+    def serve() -> None:
+        with server:
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    server.sendto(*server.recvfrom(100))
+
+    return serve
+
+
+def asking(target: tuple[str, int], ended: threading.Event, seen: list[str]) -> None:
+    """Question after question, each from a new port; ``seen`` has "lost" for those that nobody answered."""
+    while not ended.is_set():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(2)
+            client.sendto(b"?", target)
+            try:
+                seen.append(client.recv(100).decode())
+            except TimeoutError:
+                seen.append("lost")
+
+
+async def test_a_restart_of_the_daemon_loses_no_packet(host, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Each question is a new flow, so rules, masquerade and published port are needed at every instant."""
+    ports = {"7000/udp": [PortBinding(host_port="8080")]}
+    made = SandboxSpec("a" * 64, "a", "a", str(tmp_path / "a"), mode="bridge", bindings=ports)
+    (tmp_path / "a").mkdir()
+    controller = await Controller.open(host.root, host.run, NetworkSettings())
+    await controller.recover({}, {})
+    await controller.connect(made.container_id, "a", "bridge", EndpointSettings())
+    netns = (await controller.setup(made)).netns
+    ended, out, back = threading.Event(), list[str](), list[str]()
+    jobs = [host.inside(host.outside, lambda: echoed(OUTSIDE, ended)), host.inside(netns, lambda: echoed("0.0.0.0", ended))]
+    jobs.append(lambda: host.inside(netns, lambda: asking((OUTSIDE, 7000), ended, out)))
+    jobs.append(lambda: host.inside(host.outside, lambda: asking((HOST, 8080), ended, back)))
+    threads = [threading.Thread(target=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            await controller.close()
+            controller = await Controller.open(host.root, host.run, NetworkSettings())
+            await controller.recover({made.container_id: 1}, {made.container_id: made})
+    finally:
+        ended.set()
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        await controller.forget(made.container_id)
+        await controller.uninstall()
+        await controller.close()
+    assert (set(out), set(back)) == ({"?"}, {"?"})
 
 
 FIREWALLD = """
