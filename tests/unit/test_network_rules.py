@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from dockyard.model import EndpointSettings, PortBinding
 from dockyard.model.network import EndpointIPAMConfig
 from dockyard.network import admission, coexist, creation, files, iptables, requests, routing
 from dockyard.network.hostports import wanted
-from dockyard.network.ipam import Ledger
+from dockyard.network.ipam import Ledger, choose_pool
 from dockyard.network.model import Endpoint, Joined, Network, NetworkSettings, Published, Sandbox, Subnet
 
 BRIDGE = "com.docker.network.bridge."
@@ -113,6 +114,29 @@ def test_ports_that_are_none(text: str) -> None:
 
 
 # -- addresses --------------------------------------------------------------------------------------------------------
+
+
+def test_there_are_31_default_pools_and_the_remedy_is_told() -> None:
+    taken = [IPv4Network("10.0.0.0/8")]
+    while len(taken) < 32:
+        taken.append(choose_pool((), taken))
+    assert (str(taken[1]), str(taken[16]), str(taken[31])) == ("172.17.0.0/16", "192.168.0.0/20", "192.168.240.0/20")
+    with pytest.raises(DockyardError, match="all predefined address pools have been fully subnetted") as caught:
+        choose_pool((), taken)
+    assert "docker network prune" in caught.value.hint
+    assert "default-address-pools" in caught.value.hint
+
+
+PREFIXES = st.builds(lambda at, size: IPv4Network((at << 32 - size, size)), st.integers(0, 15), st.integers(4, 8))
+
+
+@given(st.lists(PREFIXES, max_size=8), st.integers(4, 8))
+def test_a_pool_overlaps_nothing_and_is_the_first_such(taken: list[IPv4Network], size: int) -> None:
+    free = [pool for pool in IPv4Network("0.0.0.0/4").subnets(new_prefix=size) if not any(map(pool.overlaps, taken))]
+    try:
+        assert choose_pool([("0.0.0.0/4", size)], taken) == free[0]
+    except DockyardError:
+        assert not free
 
 
 def test_ledger_gives_back_and_keeps_wishes_free() -> None:
