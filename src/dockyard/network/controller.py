@@ -308,6 +308,12 @@ class Controller:
     async def setup(self, spec: SandboxSpec) -> Sandbox:
         return await self._sandboxes.setup(spec)
 
+    async def begin(self, spec: SandboxSpec) -> Sandbox:
+        return await self._sandboxes.begin(spec)
+
+    async def wired(self, container: str) -> None:
+        await self._sandboxes.wired(container)
+
     async def teardown(self, container: str) -> None:
         await self._sandboxes.teardown(container)
 

@@ -86,6 +86,22 @@ async def test_failure_leaves_nothing(host, controller: Controller, start) -> No
     await start("b", bindings=ports)
 
 
+async def test_what_is_half_made_is_taken_back(host, controller: Controller, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A container that is given up while its interfaces are made."""
+    ports = {"80/tcp": [PortBinding(host_port="8080")]}
+    made = SandboxSpec("a" * 64, "a", "a", str(tmp_path / "a"), mode="bridge", bindings=ports)
+    (tmp_path / "a").mkdir()
+    await controller.connect(made.container_id, "a", "bridge", EndpointSettings())
+    netns = (await controller.begin(made)).netns
+    assert Path(netns).exists(), "a container can be made at once"
+    assert (tmp_path / "a" / "resolv.conf").exists()
+    await controller.forget(made.container_id)
+    await controller.wired(made.container_id)
+    assert host.settled() == {"lo", "eth0", "docker0"}
+    assert "8080" not in host.nft("list table ip dockyard")
+    assert not Path(netns).exists()
+
+
 async def test_table_lost_is_made_again_by_recover(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
     web = await start("a", bindings={"80/tcp": [PortBinding(host_port="8080")]})
     host.nft("flush ruleset")

@@ -67,13 +67,16 @@ class NetworkAdapter:
         await self._controller.forget(container_id)
 
     async def setup(self, record: Record, directory: str) -> str:
-        sandbox = await self._controller.setup(self.spec(record, directory))
-        for endpoint in self._controller.endpoints_of(record.id):
-            self.emit("connect", self._controller.network(endpoint.network), container=record.id)
+        sandbox = await self._controller.begin(self.spec(record, directory))
         if record.host.network_mode.startswith("container:") and not sandbox.netns:
             target = self._containers[record.host.network_mode.removeprefix("container:")].record  # the start saw it live
             return f"/proc/{target.state.pid}/ns/net"
         return sandbox.netns
+
+    async def wired(self, container_id: str) -> None:
+        await self._controller.wired(container_id)
+        for endpoint in self._controller.endpoints_of(container_id):
+            self.emit("connect", self._controller.network(endpoint.network), container=container_id)
 
     def spec(self, record: Record, directory: str) -> SandboxSpec:
         host, config = record.host, record.config
