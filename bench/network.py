@@ -67,45 +67,60 @@ async def attach(controller: Controller, root: Path, count: int) -> None:
         print(f"attach with a port, {name}: first {few}: {show(rows[:few]):.2f} ms, last {few} of {count}: {show(rows[-few:]):.2f} ms")
 
 
-def ask(path: str, seconds: float, window: int, out: list[float]) -> None:
-    """A client with ``window`` questions in flight, in a thread of its own inside the sandbox."""
+QUESTION = b"\1\0\0\1\0\0\0\0\0\0\2c1\0\0\1\0\1"
+WINDOW = 32
+
+
+def ask(path: str, seconds: float, rate: float, out: list[float]) -> None:
+    """A client in a thread of its own inside the sandbox, with up to ``WINDOW`` questions in flight; ``rate`` a second,
+    or as many as are answered (0). Packets are packed before; a question's slot is its ID."""
     with netns.entered(path):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect(("127.0.0.11", 53))
     sock.settimeout(1)
-    sent: dict[int, float] = {}
-    tail = b"\1\0\0\1\0\0\0\0\0\0\2c1\0\0\1\0\1"
-    number, end = 0, time.perf_counter() + seconds
+    packets = [slot.to_bytes(2, "big") + QUESTION for slot in range(WINDOW)]
+    began, free, sent = [0.0] * WINDOW, list(range(WINDOW)), 0
+    clock, receive, send, start = time.perf_counter, sock.recv, sock.send, time.perf_counter()
     with sock, contextlib.suppress(TimeoutError):
-        while (now := time.perf_counter()) < end:
-            while len(sent) < window:
-                number = (number + 1) & 0xFFFF
-                sent[number] = now
-                sock.send(number.to_bytes(2, "big") + tail)
-            data = sock.recv(600)
-            out.append(time.perf_counter() - sent.pop(int.from_bytes(data[:2], "big")))
+        while (now := clock()) < start + seconds:
+            due = min(len(free), int((now - start) * rate) - sent) if rate else len(free)
+            for _ in range(due):
+                slot = free.pop()
+                began[slot] = clock()
+                send(packets[slot])
+            sent += due
+            if len(free) == WINDOW:
+                time.sleep(max(0.0, start + (sent + 1) / rate - clock()))
+                continue
+            slot = receive(600)[1]
+            out.append(clock() - began[slot])
+            free.append(slot)
 
 
-async def names(controller: Controller, seconds: float = 3.0) -> None:
-    script = "import sys; from bench.network import ask_main; ask_main(sys.argv[1], float(sys.argv[2]))"
+async def names(controller: Controller, rate: float = 0, seconds: float = 3.0) -> None:
+    script = "import sys; from bench.network import ask_main; ask_main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))"
+    path = str(controller._records.sandboxes[f"{0:064x}"].netns)
     work = time.process_time()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, str(controller._records.sandboxes[f"{0:064x}"].netns), str(seconds),
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable, "-c", script, path, str(seconds), str(rate), stdout=subprocess.PIPE
+    )
     text, _ = await process.communicate()
     work, told = time.process_time() - work, text.decode().strip()
     each = work / max(1, int(told.split()[0])) / seconds
-    print(f"names: {told}; the server's CPU for one answer {each * 1e6:.1f} us, so {1 / each:.0f}/s on a core of its own")
+    asked = f"asked {rate:.0f} times a second" if rate else "asked as often as it answers"
+    print(f"names, {asked}: {told}; the server's CPU for one answer {each * 1e6:.1f} us")
 
 
-def ask_main(path: str, seconds: float) -> None:
+def ask_main(path: str, seconds: float, rate: float) -> None:
     out: list[float] = []
-    thread = threading.Thread(target=ask, args=(path, seconds, 32, out))
+    thread = threading.Thread(target=ask, args=(path, seconds, rate, out))
+    work = time.process_time()
     thread.start()
     thread.join()
+    work = (time.process_time() - work) / len(out)
     out.sort()
-    print(f"{len(out) / seconds:.0f} answers/s, p50 {out[len(out) // 2] * 1e3:.2f} ms, p99 {out[len(out) * 99 // 100] * 1e3:.2f} ms")
+    p50, p99 = (out[len(out) * part // 100] * 1e3 for part in (50, 99))
+    print(f"{len(out) / seconds:.0f} answers/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms, the client's CPU {work * 1e6:.1f} us")
 
 
 def ping_main(address: str, seconds: float) -> None:
@@ -155,8 +170,8 @@ async def restart(root: Path, run: Path, count: int) -> Controller:
     return controller
 
 
-def stream(server: str, client: str, address: str, seconds: float = 3.0) -> float:
-    """Gbit/s of one TCP stream between two namespaces."""
+def stream(server: str, client: str, address: str, seconds: float) -> tuple[float, float]:
+    """One TCP stream between two namespaces: Gbit/s, and seconds of CPU (both ends) for a gigabyte."""
     with netns.entered(server):
         listener = socket.create_server((address, 0))
     pid = os.fork()
@@ -168,13 +183,18 @@ def stream(server: str, client: str, address: str, seconds: float = 3.0) -> floa
         os._exit(0)
     with netns.entered(client):
         sender = socket.create_connection(listener.getsockname())
-    payload, total, end = bytes(1 << 18), 0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    payload, total, used, begin = bytes(1 << 18), 0, time.thread_time(), time.perf_counter()
+    while time.perf_counter() < begin + seconds:
         total += sender.send(payload)
     sender.close()
-    os.waitpid(pid, 0)
+    _, _, theirs = os.wait4(pid, 0)
+    took, used = time.perf_counter() - begin, time.thread_time() - used + theirs.ru_utime + theirs.ru_stime
     listener.close()
-    return total * 8 / seconds / 1e9
+    return total * 8 / took / 1e9, used / total * 1e9
+
+
+PAIRS, STREAM = 40, 0.4
+"""Streams and their seconds."""
 
 
 def by_hand(lab: Path) -> tuple[str, str, str]:
@@ -217,19 +237,30 @@ iptables -A FORWARD -d 10.61.0.9 -p tcp --dport 80 -j ACCEPT
 
 
 def compare(controller: Controller, lab: Path) -> None:
+    """Short streams by turns, in changing order: what else the machine does hits both alike."""
     boxes = [controller._records.sandboxes[f"{number:064x}"].netns for number in (0, 1)]
     own = controller._records.of(f"{0:064x}")[0].addresses[0]
-    outside = str(lab / "outside")
+    outside, out = str(lab / "outside"), "198.51.100.1"
     one, two, address = by_hand(lab)
+    ways = {
+        "container to container": ((boxes[0], boxes[1], own), (one, two, address)),
+        "container to outside": ((outside, boxes[0], out), (outside, one, out)),
+    }
     try:
-        pairs: dict[str, list[tuple[float, float]]] = {"container to container": [], "container to outside": []}
-        for _ in range(5):
-            pairs["container to container"].append((stream(boxes[0], boxes[1], own, 1.5), stream(one, two, address, 1.5)))
-            out = "198.51.100.1"
-            pairs["container to outside"].append((stream(outside, boxes[0], out, 1.5), stream(outside, one, out, 1.5)))
-        for name, rows in pairs.items():
-            ours, hand = statistics.median(row[0] for row in rows), statistics.median(row[1] for row in rows)
-            print(f"{name}: {ours:.2f} Gbit/s, by hand {hand:.2f} ({ours / hand:.2f})")
+        for name, (ours, hand) in ways.items():
+            rows = []
+            for number in range(PAIRS):
+                if number % 2:
+                    rows.append((stream(*ours, STREAM), stream(*hand, STREAM)))
+                else:
+                    rows.append((stream(*hand, STREAM), stream(*ours, STREAM))[::-1])
+            rate = statistics.median(here[0] for here, _ in rows)
+            print(f"{name}: {rate:.2f} Gbit/s; by ratio to by hand, median (quartiles) of {PAIRS} pairs:", end=" ")
+            faster = [here[0] / there[0] for here, there in rows]
+            dearer = [here[1] / there[1] for here, there in rows]
+            for what, values in (("rate", faster), ("CPU for a byte", dearer)):
+                low, middle, high = statistics.quantiles(values, n=4)
+                print(f"{what} {middle:.3f} ({low:.2f} to {high:.2f})", end="\n" if values is dearer else ", ")
     finally:
         subprocess.run("ip netns del hand2; ip netns del hand3; ip link del hand0; nft delete table ip hand", shell=True)
 
@@ -242,6 +273,7 @@ async def main(count: int, lab: Path) -> None:
     await attach(controller, root, count)
     await asyncio.to_thread(by_commands)
     await names(controller)
+    await names(controller, rate=20_000)
     await asyncio.to_thread(compare, controller, lab)
     await controller.close()
     controller = await restart(root, run, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from dockyard.engine.kit import Kit
 from dockyard.engine.model import Record
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
-from dockyard.errors import Conflict, Exhausted, InvalidParameter, NotFound, NotModified
+from dockyard.errors import Conflict, Exhausted, InvalidParameter, NotFound, NotModified, System
 from dockyard.lib import clock
 from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig, RestartPolicy
 from dockyard.model.exchange import AttachQuery
@@ -137,6 +138,39 @@ async def test_a_failed_start_undoes_all_and_says_127(world: World) -> None:
     assert (record.state.status, record.state.exit_code) == ("created", 127)
     assert identity not in world.network.up
     assert identity not in world.rootfs.mounted
+
+
+@pytest.mark.parametrize("sysctls", [{}, {"net.ipv4.conf.eth0.forwarding": "1"}])
+async def test_interfaces_are_there_before_the_program_and_a_failure_undoes_the_start(
+    world: World, sysctls: dict[str, str]
+) -> None:
+    order: list[str] = []
+
+    def noted(where: Any, name: str) -> None:
+        real = getattr(where, name)
+
+        async def call(*args: Any) -> Any:
+            order.append(name)
+            return await real(*args)
+
+        setattr(where, name, call)
+
+    noted(world.network, "wired")
+    noted(world.runtime, "create")
+    noted(world.runtime, "start")
+    first = await world.create("top", sysctls=sysctls)
+    await world.containers.start(first)
+    assert order == (["wired", "create", "start"] if sysctls else ["create", "wired", "start"])
+
+    async def refused(container_id: str) -> None:
+        raise System("cannot connect the container: docker0 is missing")
+
+    world.network.wired = refused  # type: ignore[method-assign]
+    second = await world.create("top", name="two", sysctls=sysctls)
+    with pytest.raises(System, match="docker0 is missing"):
+        await world.containers.start(second)
+    assert second not in world.network.up
+    assert world.containers.find("two").record.state.status == "created"
 
 
 async def test_running_container_is_removed_only_by_force(world: World) -> None:

@@ -1,5 +1,7 @@
 """DNS messages that we pack ourselves, against dnslib as oracle; and who is called what."""
 
+import socket
+
 import dnslib
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from dockyard.model import EndpointSettings
 from dockyard.network import dnswire
 from dockyard.network.directory import Directory
 from dockyard.network.model import Endpoint, Network
+from dockyard.network.names import KNOWN_QUESTIONS, NameService, Upstream
 
 
 @pytest.mark.parametrize("kind", ["A", "AAAA", "MX", "PTR"])
@@ -88,3 +91,99 @@ def test_directory_follows_mobys_order() -> None:
     assert book.addresses("me", "dead") is None
     assert book.owner("me", "10.2.0.2") == "db.near"
     assert book.owner("web", "10.2.0.2") is None
+
+
+class OneName:
+    """A book with one name, whose addresses the test changes; counts how often it is opened."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[str]] = {"web": ["10.1.0.2"]}
+        self.opened = 0
+        self.number = object()
+
+    def edition(self) -> object:
+        return self.number
+
+    def addresses(self, container: str, name: str) -> list[str] | None:
+        self.opened += 1
+        return self.rows.get(name)
+
+    def owner(self, container: str, address: str) -> str | None:
+        return "web.far" if address == "10.1.0.2" else None
+
+    def upstreams(self, container: str) -> list[Upstream]:
+        return []
+
+    def keeps(self, container: str, name: str) -> bool:
+        return name == "kept"
+
+    async def dial(self, container: str, upstream: Upstream, kind: socket.SocketKind) -> socket.socket:
+        raise OSError
+
+
+def query(name: str, kind: str = "A", number: int = 7) -> bytes:
+    record = dnslib.DNSRecord.question(name, kind)
+    record.header.id = number
+    return bytes(record.pack())
+
+
+def told(service: NameService, data: bytes, container: str = "c") -> dnslib.DNSRecord:
+    answer = service.answer(container, data)
+    assert answer is not None
+    return dnslib.DNSRecord.parse(answer)
+
+
+def test_a_question_asked_again_is_answered_without_the_book_until_something_changes() -> None:
+    book = OneName()
+    service = NameService(book)
+    for number in (1, 2, 3):
+        read = told(service, query("Web", number=number))
+        assert (read.header.id, str(read.q.qname), [str(row.rdata) for row in read.rr]) == (number, "Web.", ["10.1.0.2"])
+    assert book.opened == 1
+    assert told(service, query("web")).q.qname == "web.", "another spelling is another question"
+    book.rows, book.number = {"web": ["10.1.0.9"]}, object()
+    assert [str(row.rdata) for row in told(service, query("Web")).rr] == ["10.1.0.9"]
+    book.rows, book.number = {}, object()
+    assert service.answer("c", query("Web")) is None
+
+
+def test_kept_answers_are_of_one_container_and_bounded() -> None:
+    book = OneName()
+    service = NameService(book)
+    told(service, query("web"))
+    told(service, query("web"), "other")
+    assert book.opened == 2
+    book.rows = {f"n{number}": ["10.1.0.2"] for number in range(2 * KNOWN_QUESTIONS)}
+    for name in book.rows:
+        told(service, query(name))
+    assert len(service._known["c"]) == KNOWN_QUESTIONS
+    service.drop("c")
+    assert "c" not in service._known
+
+
+def test_every_address_comes_first_now_and_then() -> None:
+    book = OneName()
+    book.rows = {"web": ["10.1.0.2", "10.1.0.3", "10.1.0.4"]}
+    service = NameService(book)
+    answers = [[str(row.rdata) for row in told(service, query("web")).rr] for _ in range(200)]
+    assert {rows[0] for rows in answers} == set(book.rows["web"])
+    assert all(sorted(rows) == book.rows["web"] for rows in answers)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["web", "kept", "far", "2.0.1.10.in-addr.arpa"]), st.integers(1, 300))
+def test_no_packet_is_answered_otherwise_when_it_comes_again(tail: bytes, name: str, kind: int) -> None:
+    service = NameService(OneName())
+    record = dnslib.DNSRecord(q=dnslib.DNSQuestion(name, kind))
+    for data in (bytes(record.pack()) + tail, tail):
+        first = service.answer("c", data)
+        assert service.answer("c", b"\xab\xcd" + data[2:]) == (None if first is None else b"\xab\xcd" + first[2:])
+
+
+@pytest.mark.parametrize("kind", ["SRV", "MX", "TXT"])
+def test_types_that_docker_has_no_records_of(kind: str) -> None:
+    """Of a name of ours an empty answer, so that it never leaks; ``_http._tcp.web`` is nobody's name here, as dockerd
+    fills its table of services from nowhere: it is forwarded."""
+    service = NameService(OneName())
+    read = told(service, query("web", kind))
+    assert (read.header.rcode, read.rr) == (0, [])
+    assert service.answer("c", query("_http._tcp.web", kind)) is None

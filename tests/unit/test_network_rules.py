@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -11,9 +13,9 @@ from hypothesis import strategies as st
 from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.model import EndpointSettings, PortBinding
 from dockyard.model.network import EndpointIPAMConfig
-from dockyard.network import coexist, creation, files, iptables, requests, routing
+from dockyard.network import admission, coexist, creation, files, iptables, requests, routing
 from dockyard.network.hostports import wanted
-from dockyard.network.ipam import Ledger
+from dockyard.network.ipam import Ledger, choose_pool
 from dockyard.network.model import Endpoint, Joined, Network, NetworkSettings, Published, Sandbox, Subnet
 
 BRIDGE = "com.docker.network.bridge."
@@ -114,6 +116,29 @@ def test_ports_that_are_none(text: str) -> None:
 # -- addresses --------------------------------------------------------------------------------------------------------
 
 
+def test_there_are_31_default_pools_and_the_remedy_is_told() -> None:
+    taken = [IPv4Network("10.0.0.0/8")]
+    while len(taken) < 32:
+        taken.append(choose_pool((), taken))
+    assert (str(taken[1]), str(taken[16]), str(taken[31])) == ("172.17.0.0/16", "192.168.0.0/20", "192.168.240.0/20")
+    with pytest.raises(DockyardError, match="all predefined address pools have been fully subnetted") as caught:
+        choose_pool((), taken)
+    assert "docker network prune" in caught.value.hint
+    assert "default-address-pools" in caught.value.hint
+
+
+PREFIXES = st.builds(lambda at, size: IPv4Network((at << 32 - size, size)), st.integers(0, 15), st.integers(4, 8))
+
+
+@given(st.lists(PREFIXES, max_size=8), st.integers(4, 8))
+def test_a_pool_overlaps_nothing_and_is_the_first_such(taken: list[IPv4Network], size: int) -> None:
+    free = [pool for pool in IPv4Network("0.0.0.0/4").subnets(new_prefix=size) if not any(map(pool.overlaps, taken))]
+    try:
+        assert choose_pool([("0.0.0.0/4", size)], taken) == free[0]
+    except DockyardError:
+        assert not free
+
+
 def test_ledger_gives_back_and_keeps_wishes_free() -> None:
     ledger, subnet = Ledger(), Subnet("10.1.0.0/29", "10.1.0.1", auxiliary={"router": "10.1.0.2"})
     waiting = Endpoint("w", "n", "c", "w", EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="10.1.0.3")))
@@ -187,3 +212,33 @@ def test_all_that_is_wrong_with_an_endpoint_is_told_at_once() -> None:
 def test_host_gateway_stands_for_every_address_given() -> None:
     text = files.hosts([], ["gate:host-gateway"], ["172.17.0.1", "fd00::1"])
     assert text.endswith("172.17.0.1\tgate\nfd00::1\tgate\n")
+
+
+def folded(data: bytes) -> int:
+    total = sum(int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "big") for at in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+@given(st.binary(max_size=99), st.sampled_from([6, 17]), st.booleans(), st.integers(0, 10))
+def test_a_packet_that_is_put_back_has_its_checksum(tail: bytes, protocol: int, six: bool, options: int) -> None:
+    """RFC 1071: the sum over pseudo-header and packet, checksum included, is all ones."""
+    body = bytes(20) + tail
+    if six:
+        addresses, begin = bytes(range(32)), 40
+        packet = b"\x60\0\0\0" + struct.pack("!HBB", len(body), protocol, 64) + addresses + body
+    else:
+        addresses, begin = b"\xc0\0\2\1\xc0\0\2\2", 20 + 4 * options
+        head = struct.pack("!BBHIBBH", 0x45 + options, 0, begin + len(body), 0, 64, protocol, 0)
+        packet = head + addresses + bytes(4 * options) + body
+    made = admission.summed(packet)
+    assert folded(addresses + struct.pack("!II", len(body), protocol) + made[begin:]) == 0xFFFF
+    at = begin + (16 if protocol == 6 else 6)
+    assert made[:at] + made[at + 2 :] == packet[:at] + packet[at + 2 :]
+    assert made[at : at + 2] != b"\0\0", "which would mean: none"
+
+
+@pytest.mark.parametrize("packet", [b"E" + bytes(30), b"\x60" + bytes(45), b"\x45\0\0\x1c" + b"\0\0\0\0\x40\x11" + bytes(12)])
+def test_other_packets_are_put_back_as_they_are(packet: bytes) -> None:
+    assert admission.summed(packet) == packet

@@ -113,7 +113,13 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
     # What an engine that died between the end of the last run and its clean-up left: "container already exists".
     await kit.runtime.delete(record.id)
     undo.add("runtime", lambda: kit.runtime.delete(record.id))
+    # The runtime writes net.* sysctls, which may be about an interface; else it works while the interfaces are made.
+    early = any(name.startswith(("net.", "net/")) for name in record.host.sysctls or ())
+    if early:
+        await kit.network.wired(record.id)
     process, warnings = await kit.runtime.create(request)
+    if not early:
+        await kit.network.wired(record.id)
     for warning in warnings:
         _log.warning("container %s: %s", record.name, warning)
     return process

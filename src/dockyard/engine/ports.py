@@ -120,7 +120,12 @@ class Network(Protocol):
 
     async def forget(self, container_id: str) -> None: ...
     async def setup(self, record: Record, directory: str) -> str:
-        """Sandbox, endpoints, ports and the hosts, hostname, resolv.conf files in ``directory``; the netns path."""
+        """Sandbox, endpoints, ports and the hosts, hostname, resolv.conf files in ``directory``; the netns path. The
+        interfaces in it may follow meanwhile: see ``wired``."""
+        ...
+
+    async def wired(self, container_id: str) -> None:
+        """After ``setup``: until interfaces, rules and names are there. Raises what went wrong; ``teardown`` follows."""
         ...
 
     async def teardown(self, container_id: str) -> None: ...

@@ -70,14 +70,21 @@ def create() -> int:
 def keep(namespace: int, path: Path) -> None:
     """Gives a namespace a name that holds it. Raises FileExistsError if something is there already: a namespace is
     never replaced by accident."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    try:
+        _create_file(path)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _create_file(path)
     source = f"/proc/self/fd/{namespace}".encode()
     try:
         _check(_libc.mount(source, os.fsencode(path), b"none", _MS_BIND, None), f"cannot bind mount {path}")
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def _create_file(path: Path) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
 
 
 def remove(path: Path) -> None:

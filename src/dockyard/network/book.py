@@ -16,6 +16,9 @@ class CoreBook:
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    def edition(self) -> object:
+        return self._core.records.directory()
+
     def addresses(self, container: str, name: str) -> list[str] | None:
         return self._core.records.directory().addresses(container, name)
 

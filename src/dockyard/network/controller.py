@@ -22,6 +22,7 @@ from dockyard.kernel.netns import NetnsThread
 from dockyard.lib import clock
 from dockyard.model import EndpointSettings, new_id
 from dockyard.network import (
+    admission,
     creation,
     documents,
     errors,
@@ -50,6 +51,7 @@ class Controller:
         self._sandboxes = Sandboxes(core, self._gateway_network)
         self._default = DefaultBridge(core, mtu)
         self._watch: FirewallWatch | None = None
+        self._admission: admission.Admission | None = None
 
     @classmethod
     async def open(
@@ -115,6 +117,8 @@ class Controller:
     async def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
+        if self._admission is not None:
+            self._admission.close()
         self._sandboxes.close()
         self._core.thread.close()
         self._sandboxes.close_spare()
@@ -304,6 +308,12 @@ class Controller:
     async def setup(self, spec: SandboxSpec) -> Sandbox:
         return await self._sandboxes.setup(spec)
 
+    async def begin(self, spec: SandboxSpec) -> Sandbox:
+        return await self._sandboxes.begin(spec)
+
+    async def wired(self, container: str) -> None:
+        await self._sandboxes.wired(container)
+
     async def teardown(self, container: str) -> None:
         await self._sandboxes.teardown(container)
 
@@ -347,6 +357,8 @@ class Controller:
         await self._replay_addresses()
         if (tables := core.firewall.watched()) and self._watch is None:
             self._watch = FirewallWatch(self._heal, tables, core.firewall.made)
+        if (group := core.firewall.admitting()) and self._admission is None:
+            self._admission = admission.opened(group)
 
     def _restore_firewall(self) -> bool:
         uplinks = json.loads(self._records.meta("uplinks") or "[]")

@@ -26,6 +26,7 @@ and the client's retransmission (1 s for TCP) goes through.
 from __future__ import annotations
 
 import socket
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -36,8 +37,11 @@ NAME = "dockyard"
 """Our table; a second engine in the same network namespace takes another name."""
 MAX_COMMENT = 128
 """Bytes; nftnl's limit."""
-APPROVAL = "10m"
+APPROVAL = "1m"
 """How long a sender's approval lasts before the host's policy is asked again."""
+ADMISSIONS = "250/second burst 50 packets"
+"""First packets that ``admission`` puts before their interface again: 0.3 ms each, so a flood of senders takes a tenth
+of the daemon's time. The others are lost, and TCP comes again."""
 _ADDRESS = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}
 _LOOPBACK = {"ip": "127.0.0.0/8", "ip6": "::1"}
 _ICMP = {"ip": "icmp", "ip6": "ipv6-icmp"}
@@ -97,10 +101,17 @@ add rule {f} {t} postrouting iifname @masked masquerade
 """
 _GUARD = """
 add set {f} {t} held {{ type inet_proto . inet_service; }}
+add set {f} {t} held_at {{ type inet_proto . {a} . inet_service; }}
 add set {f} {t} approved {{ type {a} . inet_proto . inet_service; size 65535; flags dynamic,timeout; timeout {ttl}; }}
 add chain {f} {t} input {{ type filter hook input priority 300; }}
+add chain {f} {t} admit
 flush chain {f} {t} input
-add rule {f} {t} input ct state new meta l4proto . th dport @held add @approved {{ {f} saddr . meta l4proto . th dport }} drop
+flush chain {f} {t} admit
+add rule {f} {t} input ct state new meta l4proto . th dport @held jump admit
+add rule {f} {t} input ct state new meta l4proto . {f} daddr . th dport @held_at jump admit
+add rule {f} {t} admit {f} saddr . meta l4proto . th dport @approved drop
+add rule {f} {t} admit add @approved {{ {f} saddr . meta l4proto . th dport }} limit rate {rate} log group {group} queue-threshold 1
+add rule {f} {t} admit drop
 add rule {f} {t} prerouting iifname != @bridges {f} saddr . meta l4proto . th dport != @approved return
 """
 _MARK = "add rule {f} {t} forward oifname @bridges meta mark and {mask} == {value} accept\n"
@@ -108,6 +119,8 @@ _STATE = (
     "bridges", "internal", "masked", "open", "routed", "home", "talk", "direct", "trusted", "uplinks", "links",
 )  # fmt: skip
 _MAPS = ("snat_by", "ports_any", "ports_at")
+_HELD = {"ports_any": "held", "ports_at": "held_at"}
+"""The keys of a map once more as a set: nft has no rule that only asks whether a map has a key."""
 
 Element = tuple[str, str, str, str]
 """(family, set or map, key, value or "")."""
@@ -151,12 +164,14 @@ def port_elements(ports: Iterable[Published], *, guarded: bool = False) -> list[
         else:
             found.append((family, "ports_at", f"{item.protocol} . {item.host_ip} . {item.host_port}", target))
         if guarded:
-            found.append((family, "held", f"{item.protocol} . {item.host_port}", ""))
+            _, name, key, _ = found[-1]
+            found.append((family, _HELD[name], key, ""))
     return found
 
 
 _TYPES = {
     "direct": ("addr", "inet_proto", "inet_service"), "held": ("inet_proto", "inet_service"),
+    "held_at": ("inet_proto", "addr", "inet_service"),
     "trusted": ("ifname", "addr", "inet_proto", "inet_service"),
     "links": ("addr", "addr", "inet_proto", "inet_service"), "ports_any": ("inet_proto", "inet_service"),
     "ports_at": ("inet_proto", "addr", "inet_service"),
@@ -197,6 +212,11 @@ class Rules:
     owner: str = ""
     """The engine's data root, written beside the table: whoever finds it knows whether that engine is still there."""
 
+    @property
+    def group(self) -> int:
+        """Where first packets are logged; another one for each table, as a group has one listener."""
+        return 0x4000 | zlib.crc32(self.table.encode()) & 0x3FFF
+
     def elements(self, sandbox: Sandbox) -> list[Element]:
         return self._chosen([*port_elements(sandbox.published, guarded=self.guarded), *link_elements(sandbox.links)])
 
@@ -227,15 +247,16 @@ class Rules:
         tables that cannot be completed, e.g. those of another version of ours."""
         text = self.remove() if anew else ""
         for family in self.families:
-            words = {"f": family, "t": self.table, "a": _ADDRESS[family], "ttl": APPROVAL}
+            words = {"f": family, "t": self.table, "a": _ADDRESS[family]}
             own = "" if family == "ip" else f"{family} daddr != ::1 "
-            guard = _GUARD.format(**words).lstrip() if self.guarded else ""
+            words_of_guard = {"ttl": APPROVAL, "rate": ADMISSIONS, "group": self.group}
+            guard = _GUARD.format(**words, **words_of_guard).lstrip() if self.guarded else ""
             mark = _MARK.format(**words, **_mark(self.fwmark)) if self.fwmark else ""
             text += _SETS.format(**words, owner=_comment(self.owner))
             text += _RULES.format(
                 **words, loopback=_LOOPBACK[family], icmp=_ICMP[family], own=own, guard=guard, mark=mark
             )
-            names = (*_STATE, "held") if self.guarded else _STATE
+            names = (*_STATE, *_HELD.values()) if self.guarded else _STATE
             text += "".join(f"flush set {family} {self.table} {name}\n" for name in names)
             text += "".join(f"flush map {family} {self.table} {name}\n" for name in _MAPS)
         return text + self.add(self._chosen(elements))

@@ -48,8 +48,7 @@ def host_networks() -> list[str]:
 
 
 def link_exists(name: str) -> bool:
-    with NetlinkSocket() as netlink:
-        return rt.link(netlink, name) is not None
+    return rt.index_of(name) != 0
 
 
 # -- sandboxes --------------------------------------------------------------------------------------------------------
@@ -95,8 +94,11 @@ def make_spare() -> Spare:
 
 def keep_sandbox(spare: Spare, path: Path) -> None:
     """The spare is the sandbox at ``path`` from now on. What a crash left there is replaced."""
-    netns.remove(path)
-    netns.keep(spare.namespace, path)
+    try:
+        netns.keep(spare.namespace, path)
+    except FileExistsError:
+        netns.remove(path)
+        netns.keep(spare.namespace, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,9 @@ def plug(sandbox: int, plugs: Sequence[Plug], doors: Sequence[Door]) -> None:
     rows = [(item, item.driver.parent(item.network, item.endpoint)) for item in plugs]
     wired = [(item, parent) for item, parent in rows if parent]
     with NetlinkSocket() as netlink:
-        indexes = {link.name: link.index for link in rt.links(netlink)} if len(wired) > 4 else {}
         messages: list[Message] = []
         for item, parent in wired:
-            found = indexes.get(parent) or _index(netlink, parent)
+            found = rt.index_of(parent)
             if not found:
                 raise KERNEL(what=f"connect to network {item.network.name}", cause=f"{parent} is missing")
             messages += item.driver.interface(item.network, item.endpoint, found, sandbox)
@@ -135,19 +136,13 @@ def name_doors(sandbox: int | str) -> Doors:
         return open_doors(again=True)
 
 
-def _index(netlink: NetlinkSocket, name: str) -> int:
-    link = rt.link(netlink, name)
-    return link.index if link else 0
-
-
 def _configure(endpoints: Sequence[Endpoint], doors: Sequence[Door]) -> None:
     with NetlinkSocket() as netlink:
         messages, indexes = [], dict[str, int]()
         for endpoint in endpoints:
-            link = rt.link(netlink, endpoint.interface)
-            if link is None:
+            index = indexes[endpoint.interface] = rt.index_of(endpoint.interface)
+            if not index:
                 raise KERNEL(what="connect the container", cause=f"{endpoint.interface} is missing")
-            indexes[endpoint.interface] = link.index
             if endpoint.address6:
                 sysctl.write_if_present(f"net.ipv6.conf.{endpoint.interface}.disable_ipv6", "0")
             if endpoint.wish.mac_address:
@@ -156,7 +151,7 @@ def _configure(endpoints: Sequence[Endpoint], doors: Sequence[Door]) -> None:
                 sysctl.write_if_present(f"net.ipv4.conf.{endpoint.interface}.arp_notify", "1")
                 sysctl.write_if_present(f"net.ipv6.conf.{endpoint.interface}.ndisc_notify", "1")
             _write_sysctls(endpoint)
-            messages += _addresses(endpoint, link.index)
+            messages += _addresses(endpoint, index)
         messages += _default_routes(doors, indexes)
         try:
             netlink.batch(messages)

@@ -47,6 +47,8 @@ class Sandboxes:
         self._files = sandboxfiles.SandboxFiles(core)
         self._publishing = publishing.Publishing(core)
         self._spare: kernelwork.Spare | None = None
+        """Set in the namespace thread where it is None, taken on the loop where it is not."""
+        self._wiring: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
         self.names = NameService(CoreBook(core))
 
@@ -64,7 +66,15 @@ class Sandboxes:
     # -- while a container starts -----------------------------------------------------------------------------------
 
     async def setup(self, spec: SandboxSpec) -> Sandbox:
-        """Namespace, endpoints, published ports, files. On failure everything made is taken back."""
+        """All of it. On failure everything made is taken back."""
+        sandbox = await self.begin(spec)
+        await self.wired(spec.container_id)
+        return sandbox
+
+    async def begin(self, spec: SandboxSpec) -> Sandbox:
+        """Namespace, addresses, held ports, files: all that a container is made with. Its interfaces, rules and names
+        follow meanwhile, up to ``wired``: the kernel's lock for them may be somebody else's for a while, and making a
+        container takes longer. On failure everything made is taken back."""
         core, container = self._core, spec.container_id
         core.specs[container] = spec
         if spec.mode == "host":
@@ -82,18 +92,48 @@ class Sandboxes:
             sandbox = Sandbox(container, str(path), published, tuple(spec.exposed), self._links(spec, pairs))
             core.records.put([endpoint for _, endpoint in pairs], sandbox)
             plugs = [Plug(await core.driver(network), network, endpoint) for network, endpoint in pairs if network.wired]
-            embedded = self._files.embedded(spec, pairs)
-            doors = await core.thread.run(lambda: self._join(path, plugs, sandbox, names=embedded))
-            if doors is not None:
-                self.names.serve(container, doors)
-            await self._publish_remote(plugs, sandbox)
-            await self._publishing.proxy(container, published)
+            spare = await self._named_spare(path)
+            work = self._wire(spare, plugs, sandbox, names=self._files.embedded(spec, pairs))
+            self._wiring[container] = asyncio.get_running_loop().create_task(work)
             self._files.write(container)
         except BaseException:
             await self.teardown(container)
             raise
-        core.thread.begin(self._prepare_spare)
         return sandbox
+
+    async def wired(self, container: str) -> None:
+        """Until what ``begin`` left under way is there. Raises what went wrong with it, and all is taken back then."""
+        task = self._wiring.get(container)
+        if task is None:
+            return
+        try:
+            await asyncio.shield(task)
+        except BaseException:
+            await self.teardown(container)
+            raise
+        self._wiring.pop(container, None)
+
+    async def _named_spare(self, path: Path) -> kernelwork.Spare:
+        spare = self._spare
+        if spare is not None:
+            self._spare = None
+        else:
+            spare = await self._core.thread.run(kernelwork.make_spare)
+        try:
+            kernelwork.keep_sandbox(spare, path)
+        except BaseException:
+            spare.close()
+            raise
+        return spare
+
+    async def _wire(self, spare: kernelwork.Spare, plugs: Sequence[Plug], sandbox: Sandbox, *, names: bool) -> None:
+        core = self._core
+        doors = await core.thread.run(lambda: self._join(spare, plugs, sandbox, names=names))
+        if doors is not None:
+            self.names.serve(sandbox.container, doors)
+        await self._publish_remote(plugs, sandbox)
+        await self._publishing.proxy(sandbox.container, sandbox.published)
+        core.thread.begin(self._prepare_spare)
 
     def _prepare_spare(self) -> None:
         if self._spare is None:
@@ -154,10 +194,8 @@ class Sandboxes:
                     found += routing.links(endpoint, [(item, sandbox) for item in self._core.records.of(target)])
         return tuple(found)
 
-    def _join(self, path: Path, plugs: Sequence[Plug], sandbox: Sandbox, *, names: bool) -> Doors | None:
-        spare, self._spare = self._spare or kernelwork.make_spare(), None
+    def _join(self, spare: kernelwork.Spare, plugs: Sequence[Plug], sandbox: Sandbox, *, names: bool) -> Doors | None:
         try:
-            kernelwork.keep_sandbox(spare, path)
             if plugs:
                 kernelwork.plug(spare.namespace, plugs, routing.doors([(item.network, item.endpoint) for item in plugs]))
             self._core.firewall.open(sandbox)
@@ -251,6 +289,8 @@ class Sandboxes:
     async def teardown(self, container: str) -> None:
         """Leave: the sandbox ends, addresses go back. Idempotent."""
         core = self._core
+        if (task := self._wiring.pop(container, None)) is not None:
+            await asyncio.gather(task, return_exceptions=True)  # what is half made cannot be taken back
         sandbox = core.records.sandboxes.get(container)
         core.specs.pop(container, None)
         self.names.drop(container)

@@ -13,7 +13,7 @@ from dockyard.kernel import nft
 from dockyard.kernel.netlink import NetlinkError, NetlinkSocket
 from dockyard.kernel.netlink_nft import NETLINK_NETFILTER, change_elements
 from dockyard.kernel.nft import Nft, NftError
-from dockyard.network import coexist
+from dockyard.network import coexist, firewalld
 from dockyard.network.errors import KERNEL, NO_FIREWALL
 from dockyard.network.firewall import NAME, Element, Rules, packed
 from dockyard.network.iptables import IptablesFirewall
@@ -49,6 +49,9 @@ class NoFirewall:
 
     def watched(self) -> Mapping[str, bool]:
         return {}
+
+    def admitting(self) -> int:
+        return 0
 
     def close(self) -> None:
         return None
@@ -107,14 +110,17 @@ class NftFirewall:
 
     def remove(self, networks: Sequence[Network]) -> None:
         self._pass_policy([], [network.bridge for network in networks])
-        text = "".join(coexist.without_user_chain(family, self._filter_table(family)) for family in self._rules.families)
+        text = "".join(coexist.without_user_chain(family, self._table(family, "filter")) for family in self._rules.families)
         self._run(text + self._rules.remove())
 
     def made(self, thread: int) -> bool:
         return os.path.exists(f"/proc/self/task/{thread}")
 
     def watched(self) -> Mapping[str, bool]:
-        return {self._rules.table: True, "filter": False}
+        return {self._rules.table: True, "filter": False, firewalld.TABLE: False}
+
+    def admitting(self) -> int:
+        return self._rules.group if self._rules.guarded else 0
 
     def close(self) -> None:
         if self._nft is not None:
@@ -139,10 +145,10 @@ class NftFirewall:
             self._run(self._rules.delete(rows) if gone else self._rules.add(rows))
 
     def _pass_policy(self, bridges: Sequence[str], gone: Sequence[str] = ()) -> bool:
-        """See ``coexist``. Tables of iptables-legacy, which nft does not show, are left alone."""
-        changed = False
+        """See ``coexist`` and ``firewalld``. Tables of iptables-legacy, which nft does not show, are left alone."""
+        changed = self._join_zone(bridges, gone)
         for family in self._rules.families:
-            table = self._filter_table(family)
+            table = self._table(family, "filter")
             commands = coexist.pass_policy(family, table, bridges, gone)
             changed = changed or bool(commands)
             if self._user_chain and bridges:
@@ -151,9 +157,19 @@ class NftFirewall:
                 self._run(commands)
         return changed
 
-    def _filter_table(self, family: str) -> list[coexist.Json]:
+    def _join_zone(self, bridges: Sequence[str], gone: Sequence[str]) -> bool:
+        known = firewalld.bound(found) if (found := self._table("inet", firewalld.TABLE)) else None
+        if known is None:
+            return False
+        if leaving := known.intersection(gone):
+            firewalld.remove(sorted(leaving))
+        strangers = [name for name in bridges if name not in known]
+        return bool(strangers) and firewalld.add(strangers)
+
+    def _table(self, family: str, name: str) -> list[coexist.Json]:
+        """[] if there is none, or only one that nft cannot show."""
         try:
-            return self._context().json(f"list table {family} filter")
+            return self._context().json(f"list table {family} {name}")
         except NftError:
             return []
 

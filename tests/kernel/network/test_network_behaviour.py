@@ -7,9 +7,11 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from dockyard.client import Client
 from dockyard.testing import kit
 from dockyard.testing.engines import PrivateEngine, private_engine
 
@@ -31,8 +33,13 @@ run -d --name hosted --network host busybox sleep 600
 network connect --alias second app far
 network connect other web2
 network disconnect other web2
+run -d --name door --add-host up:host-gateway -P --expose 90 -p 9000-9002:9000-9002 busybox sleep 600
+network create --opt com.docker.network.bridge.enable_icc=false --subnet 10.34.0.0/24 quiet
+run -d --name hush --network quiet busybox httpd -f -p 80
+run -d --name shush --network quiet busybox sleep 600
 """
 ASK = "printf 'GET /x HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 2 {target} {port}"
+MAC = "02:42:0a:00:00:77"
 OLD: dict[str, tuple[bool, str]] = {
     "an internal network has no default route": (False, "Docker 27 took it away; before, rules alone kept packets in"),
 }
@@ -62,8 +69,16 @@ class Box:
         return answer.count("Address")
 
     def place(self, container: str, network: str) -> dict[str, object]:
-        text = self.engine.docker("inspect", container).stdout
-        return dict(json.loads(text)[0]["NetworkSettings"]["Networks"][network])
+        return dict(self._inspected(container)["NetworkSettings"]["Networks"][network])
+
+    def identity(self, container: str) -> str:
+        return str(self._inspected(container)["Id"])
+
+    def _inspected(self, container: str) -> dict[str, Any]:
+        return dict(json.loads(self.engine.docker("inspect", container).stdout)[0])
+
+    def refuses(self, *words: str) -> bool:
+        return self.engine.docker(*words, timeout=60).returncode != 0
 
 
 Check = Callable[[Box], bool]
@@ -114,6 +129,34 @@ PROMISES: dict[str, Check] = {
     "a network with a running container is not removed": lambda box: (
         "has active endpoints" in box.engine.docker("network", "rm", "app").stderr
     ),
+    "a MAC given at create is the primary network's, also after leaving and joining again": lambda box: (
+        box.place("card", "app")["MacAddress"] == MAC
+        and MAC in box.run("card", "sh", "-c", "cat /sys/class/net/eth*/address")
+        and box.place("card", "other")["MacAddress"] != MAC
+    ),
+    "an address has a name, with the network's": lambda box: "web.app" in box.run("web2", "nslookup", "10.31.0.20", "127.0.0.11"),
+    "a short ID is a name": lambda box: box.reaches("web2", box.engine.docker("ps", "-qf", "name=^web$").stdout.strip()),
+    "a name can be followed by the network's": lambda box: box.reaches("web2", "web.app"),
+    "names of other networks are not known": lambda box: not box.reaches("web", "inner"),
+    "host-gateway is the default bridge's address": lambda box: "172.17.0.1 up" in " ".join(box.run("door", "cat", "/etc/hosts").split()),
+    "-P publishes what is exposed": lambda box: ":" in box.engine.docker("port", "door", "90").stdout,
+    "a range is published port by port": lambda box: all(
+        f":{port}" in box.engine.docker("port", "door", str(port)).stdout for port in (9000, 9001, 9002)
+    ),
+    "without icc containers of one network do not talk": lambda box: not box.reaches("shush", "hush"),
+    "the hostname is the short ID": lambda box: box.run("old", "hostname") == box.identity("old")[:12],
+    "a container on the host's network joins no other": lambda box: box.refuses("network", "connect", "app", "hosted"),
+    "nor does one that shares another's": lambda box: box.refuses("network", "connect", "app", "shared"),
+    "nor does one on none": lambda box: box.refuses("network", "connect", "app", "bare"),
+    "a container does not join a network twice": lambda box: box.refuses("network", "connect", "app", "web"),
+    "an address in use is refused": lambda box: box.refuses("run", "--rm", "--network", "app", "--ip", "10.31.0.20", "busybox", "true"),
+    "an address on the default bridge cannot be asked for": lambda box: (
+        box.refuses("run", "--rm", "--ip", "172.17.0.99", "busybox", "true")
+    ),
+    "a stopped container keeps the address that it asked for": lambda box: (
+        box.engine.docker("restart", "-t", "0", "web", timeout=60).returncode == 0
+        and box.place("web", "app")["IPAddress"] == "10.31.0.20"
+    ),
     "a port that a container has is refused": lambda box: (
         "port is already allocated" in box.engine.docker("run", "--rm", "-p", "8080:80", "busybox", "true").stderr
     ),
@@ -131,7 +174,19 @@ def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         for line in SETUP.strip().splitlines():
             done = engine.docker(*line.split())
             assert done.returncode == 0, f"{line}: {done.stderr}"
+        make_card(engine)
         yield Box(engine)
+
+
+def make_card(engine: PrivateEngine) -> None:
+    """A container with a MAC, which leaves its network and joins it again. By the API: today's docker refuses
+    --mac-address where the engine is of before API 1.44."""
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"], "MacAddress": MAC, "HostConfig": {"NetworkMode": "app"}}
+    with Client(engine.host, timeout=60) as client:
+        client.request("POST", "/containers/create", {"name": "card"}, body)
+        client.request("POST", "/containers/card/start")
+        for network, action in (("other", "connect"), ("app", "disconnect"), ("app", "connect")):
+            client.request("POST", f"/networks/{network}/{action}", body={"Container": "card"})
 
 
 def test_promises_are_kept(box: Box) -> None:

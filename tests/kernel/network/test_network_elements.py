@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import socket
 
 import pytest
 
+from dockyard.kernel import netlink_route as rt
 from dockyard.kernel.netlink import NetlinkError, NetlinkSocket
 from dockyard.kernel.netlink_nft import (
     NETLINK_NETFILTER,
@@ -38,7 +40,8 @@ BOX = Sandbox(
 
 
 def listed(host, table: str) -> list[str]:  # type: ignore[no-untyped-def]
-    return [host.nft(f"list table {family} {table}").replace(table, "T") for family in ("ip", "ip6")]
+    texts = [host.nft(f"list table {family} {table}").replace(table, "T") for family in ("ip", "ip6")]
+    return [re.sub(r"log group \d+", "log group G", text) for text in texts]
 
 
 def test_packed_elements_equal_those_of_nft(host) -> None:  # type: ignore[no-untyped-def]
@@ -101,3 +104,22 @@ async def test_many_descriptors_do_not_end_the_daemon(host, controller: Controll
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+
+
+def test_thousands_of_ports_and_flows_at_once(host) -> None:  # type: ignore[no-untyped-def]
+    """A range of ports is one transaction, and a busy UDP server's end forgets all of its flows."""
+    rules = Rules("ours")
+    host.nft(rules.whole(()))
+    many = Sandbox("c", "", tuple(Published(port, "tcp", "0.0.0.0", port, "172.17.0.2") for port in range(1000, 9000)))
+    elements = [packed(item) for item in rules.elements(many)]
+    with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+        change_elements(netlink, "ours", elements)
+        assert listed(host, "ours")[0].count("172.17.0.2 . ") == 8000
+        change_elements(netlink, "ours", (), elements)
+        assert "172.17.0.2" not in listed(host, "ours")[0]
+    host.nft(rules.remove())
+    with NetlinkSocket() as netlink:
+        netlink.batch([rt.remove_link(name=f"nobody{number}") for number in range(9000)])
+        wrong = [*[rt.remove_link(name="nobody")] * 3000, rt.link_up("nobody"), *[rt.remove_link(name="nobody")] * 3000]
+        with pytest.raises(NetlinkError, match="set link nobody up: No such device"):
+            netlink.batch(wrong)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
 
 import dnslib
+import msgspec
 import pytest
 
-from dockyard.network import Controller
+from dockyard.network import Controller, hostfiles
+from dockyard.network.directory import Directory
 
 pytestmark = pytest.mark.root
 OUTSIDE = "198.51.100.1"
@@ -93,3 +96,94 @@ async def test_names_addresses_and_strangers(host, controller: Controller, outsi
     assert (tmp_path / "a" / "resolv.conf").read_text().splitlines()[1] == "nameserver 127.0.0.11"
     await controller.teardown(b.container)
     assert (await asyncio.to_thread(ask, host, c.netns, "b"))[0] == dnslib.RCODE.SERVFAIL
+
+
+@contextlib.contextmanager
+def name_server(host, where: int, address: str, rcode: int = 0, *, tcp: bool = False) -> Iterator[list[str]]:  # type: ignore[no-untyped-def]
+    """Answers every question with its own address, or with ``rcode``; the list is what was asked."""
+    seen: list[str] = []
+    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+
+    def opened() -> socket.socket:
+        made = socket.socket(socket.AF_INET, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, 53))
+        if tcp:
+            made.listen()
+        return made
+
+    def answer(data: bytes) -> bytes:
+        query = dnslib.DNSRecord.parse(data)
+        seen.append(str(query.q.qname))
+        reply = query.reply()
+        reply.header.rcode = rcode
+        if not rcode:
+            reply.add_answer(dnslib.RR(query.q.qname, rdata=dnslib.A(address), ttl=5))
+        return bytes(reply.pack())
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                if tcp:
+                    client, _ = door.accept()
+                    with client:
+                        size = int.from_bytes(client.recv(2), "big")
+                        told = answer(client.recv(size))
+                        client.sendall(len(told).to_bytes(2, "big") + told)
+                else:
+                    data, sender = door.recvfrom(2000)
+                    if not data:
+                        return
+                    door.sendto(answer(data), sender)
+
+    door = host.inside(where, opened)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        with contextlib.suppress(OSError):
+            door.shutdown(socket.SHUT_RDWR)
+        if not tcp:
+            host.inside(where, lambda: _nudge(address))
+        thread.join(5)
+        door.close()
+
+
+def _nudge(address: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+        last.sendto(b"", (address, 53))
+
+
+async def test_other_servers_are_asked_in_their_order(host, controller: Controller, start, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    await controller.create_network({"Name": "far"})
+    second = "198.51.100.3"
+    host.inside(host.outside, lambda: host.command("ip", "addr", "add", f"{second}/24", "dev", "wire"))
+    a = await start("a", "far", dns=(OUTSIDE, second), dns_options=("ndots:1",))
+    with name_server(host, host.outside, OUTSIDE, dnslib.RCODE.REFUSED) as refuser, name_server(host, host.outside, second) as server:
+        assert await asyncio.to_thread(ask, host, a.netns, "example.org") == (0, [second]), "the first refuses"
+        assert await asyncio.to_thread(ask, host, a.netns, "nobody") == (dnslib.RCODE.NXDOMAIN, []), "ndots keeps short names here"
+        assert (refuser, server) == (["example.org."], ["example.org."])
+    with name_server(host, host.outside, OUTSIDE, tcp=True):
+        assert await asyncio.to_thread(ask, host, a.netns, "example.org", tcp=True) == (0, [OUTSIDE])
+    conf = tmp_path / "resolv.conf"
+    monkeypatch.setattr(hostfiles, "RESOLV_CONF", conf)
+    conf.write_text("nameserver 127.0.0.1\n")
+    b = await start("b", "far")
+    with name_server(host, host.own, "127.0.0.1"):
+        assert await asyncio.to_thread(ask, host, b.netns, "example.org") == (0, ["127.0.0.1"]), "from the host, as only it can"
+
+
+async def test_addresses_that_do_not_fit_are_asked_for_by_tcp(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
+    await controller.create_network({"Name": "far"})
+    a = await start("a", "far")
+    rows = controller._records.of(a.container)
+    many = [
+        msgspec.structs.replace(rows[0], id=f"e{n}", container=f"{n:064x}", address=f"10.9.0.{n}/16", names=("many",))
+        for n in range(60)
+    ]
+    directory = Directory(controller._records.networks, [*rows, *many], {item.container for item in (*rows, *many)})
+    controller._records._directory = directory
+    short = await asyncio.to_thread(ask, host, a.netns, "many")
+    whole = await asyncio.to_thread(ask, host, a.netns, "many", tcp=True)
+    assert (len(short[1]), len(whole[1])) == (30, 60)

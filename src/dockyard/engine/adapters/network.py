@@ -51,22 +51,32 @@ class NetworkAdapter:
         for endpoint in self._controller.endpoints_of(record.id):
             named.pop(endpoint.network, None)
         for network_id, wish in named.items():
-            if network_id == primary.id and not wish.mac_address and record.config.mac_address:
-                wish = wish.replace(mac_address=record.config.mac_address)
+            wish = self.with_mac(record, network_id, wish)
             fleeting = record.host.auto_remove
             await self._controller.connect(record.id, record.name, network_id, wish, fleeting=fleeting)
+
+    def with_mac(self, record: Record, network_id: str, wish: EndpointSettings) -> EndpointSettings:
+        """The container's MAC is that of its endpoint on the primary network, also when that is made anew (moby 20.10
+        daemon/container_operations.go; one given for the endpoint itself goes with the endpoint there and here)."""
+        mac, mode = record.config.mac_address, record.host.network_mode
+        if not mac or wish.mac_address or mode.startswith("container:"):
+            return wish
+        return wish.replace(mac_address=mac) if self._controller.network(mode).id == network_id else wish
 
     async def forget(self, container_id: str) -> None:
         await self._controller.forget(container_id)
 
     async def setup(self, record: Record, directory: str) -> str:
-        sandbox = await self._controller.setup(self.spec(record, directory))
-        for endpoint in self._controller.endpoints_of(record.id):
-            self.emit("connect", self._controller.network(endpoint.network), container=record.id)
+        sandbox = await self._controller.begin(self.spec(record, directory))
         if record.host.network_mode.startswith("container:") and not sandbox.netns:
             target = self._containers[record.host.network_mode.removeprefix("container:")].record  # the start saw it live
             return f"/proc/{target.state.pid}/ns/net"
         return sandbox.netns
+
+    async def wired(self, container_id: str) -> None:
+        await self._controller.wired(container_id)
+        for endpoint in self._controller.endpoints_of(container_id):
+            self.emit("connect", self._controller.network(endpoint.network), container=container_id)
 
     def spec(self, record: Record, directory: str) -> SandboxSpec:
         host, config = record.host, record.config
@@ -161,7 +171,7 @@ class Networks:
         target = self._find(container)
         record = target.record
         network = self._controller.network(ref)
-        wish = convert(endpoint, EndpointSettings)
+        wish = self._adapter.with_mac(record, network.id, convert(endpoint, EndpointSettings))
         spec = self._adapter.spec(record, str(self._kit.directory(record.id))) if record.live else None
         async with target.lock:
             await self._kit.supervisor.operate(

@@ -44,6 +44,9 @@ class FakeNetwork:
         self.up.add(record.id)
         return f"/nowhere/netns/{record.id}"
 
+    async def wired(self, container_id: str) -> None:
+        return None
+
     async def teardown(self, container_id: str) -> None:
         self.up.discard(container_id)
         self._ports.pop(container_id, None)
