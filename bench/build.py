@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dockyard.build.doors.buildkit.rpc import Channel
 from dockyard.testing import buildkit, kit
 from dockyard.testing.engines import KINDS, private_engine
 
@@ -71,17 +70,8 @@ def synced(engine: Engine, context: Path) -> float:
     """Seconds of one build through BuildKit's door, each with a session of its own, as buildx has it."""
 
     async def work() -> None:
-        path = engine.host.removeprefix("unix://")
-        channel = Channel(await buildkit.dial(path, "/grpc"))
-        client = buildkit.BuildClient(channel, {"context": context, "dockerfile": context})
-        session = await buildkit.dial(path, "/session", client.headers(shared_key=str(context)))
-        tasks = [asyncio.ensure_future(channel.run()), asyncio.ensure_future(client.serve(session))]
-        try:
+        async with buildkit.connected(engine.host.removeprefix("unix://"), context) as client:
             await client.build({}, [("moby", {})])
-        finally:
-            channel.close()
-            session.close()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     began = time.perf_counter()
     asyncio.run(asyncio.wait_for(work(), LIMIT))

@@ -6,7 +6,6 @@ it is in the layer. Limits guard against endless streams and bombs; names that l
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import posixpath
@@ -26,6 +25,7 @@ from dockyard.storage.pipe import run_with_input
 
 from .dockerfile.patterns import Patterns, read_ignore_file
 from .errors import BAD_CONTEXT, CONTEXT_TOO_BIG, DOCKERFILE_MISSING
+from .space import context_of_full_disk, room_for_context
 from .tree import ContextTree, Entry, Tree
 
 __all__ = ["Context", "ContextLimits", "empty_context", "open_spool", "receive", "single_file"]
@@ -158,20 +158,14 @@ class _Spooled:
         if self._before + len(self._piece) > self._most:
             raise CONTEXT_TOO_BIG(what="the content", limit=f"{self._most} bytes")
         view = memoryview(self._piece)
-        try:
+        with context_of_full_disk():
             while view:
                 view = view[os.write(self._spool, view) :]
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise CONTEXT_TOO_BIG(what="the content", limit="the free space of the disk") from None
 
 
 class _Indexer:
     def __init__(self, spool: int, limits: ContextLimits, owners: bool) -> None:
-        free = os.fstatvfs(spool)
-        # An endless or hugely compressed context must not fill the disk for everybody else.
-        self.most = min(limits.bytes, free.f_bavail * free.f_frsize * 9 // 10)
+        self.most = room_for_context(spool, limits.bytes)
         self.spool, self.limits, self.owners = spool, limits, owners
         self.entries: dict[str, Entry] = {}
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import msgspec
@@ -214,7 +214,7 @@ class Packing:
     now_ns: int = 0
 
 
-def pack(placed: list[Placed], tree: Tree, packing: Packing) -> Iterator[bytes]:
+def pack(placed: list[Placed], tree: Tree, packing: Packing) -> Generator[bytes, None, None]:
     """Names of an unpacked archive that share their content are hard links, as they were there."""
     shared: dict[tuple[int, int], bytes] = {}
     for item in placed:
