@@ -13,12 +13,14 @@ from types import ModuleType
 
 import pytest
 
+from dockyard.testing import ansible_suite
+from dockyard.testing.ansible_suite import Case, judged
 from dockyard.testing.conformance import RESULTS, load, result_file, stocked_engine
 from dockyard.testing.podman_suite import read_tap
 from dockyard.testing.suites import DOCKER_PY, prepare, read_junit, run_suite
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMISED = {"docker-py": 0.95, "aiodocker": 0.95}
+PROMISED = {"docker-py": 0.95, "aiodocker": 0.95, "ansible-docker_image": 1.0}
 SUBSET = "StartContainerTest or RestartContainerTest or KillTest or LogsTest or ArchiveTest or ExecTest or VolumeBindTest"
 
 
@@ -61,6 +63,27 @@ def test_results_are_read_as_the_suites_write_them() -> None:
     ]  # fmt: skip
     tap = "ok 1 [x] GET a : status=200\nnot ok 2 [x] GET b : status\n#  expected: 200\n#    actual: 404\nok 3 [x] GET libpod/c : status=200\n"
     assert [(row.test, row.result) for row in read_tap(tap)] == [("x: GET a : status=200", "passed"), ("x: GET b : status", "failed")]
+
+
+def test_what_ansible_reports_is_judged_by_the_case() -> None:
+    case = Case("x", {}, changed=False, holds=lambda answer: answer["image"]["Id"] == "1")
+    assert judged(case, {"changed": False, "image": {"Id": "1"}}).result == "passed"
+    assert judged(case, {"changed": True, "image": {"Id": "1"}}).reason == "changed is True"
+    assert judged(case, {"failed": True, "msg": "no\nway"}).reason == "failed is True: no way"
+    assert judged(case, {"changed": False}).reason == "the answer lacks 'image'"
+    assert judged(case, {"changed": False, "image": {"Id": "2"}}).result == "failed"
+
+
+@pytest.mark.root
+@pytest.mark.timeout(900)
+def test_ansible_builds_here(tmp_path: Path) -> None:
+    try:
+        ansible_suite.prepare()
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        pytest.skip(f"Ansible cannot be had from PyPI: {error}")
+    with stocked_engine("dockyard", tmp_path / "e") as engine:
+        report = ansible_suite.run(engine)
+    assert [(row.test, row.reason) for row in report.outcomes if row.result != "passed"] == []
 
 
 @pytest.mark.root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tarfile
@@ -47,6 +48,31 @@ def archive(*members: tuple[str, bytes, str, bytes]) -> io.BytesIO:
             made.addfile(info, io.BytesIO(data))
     out.seek(0)
     return out
+
+
+class Dribble:
+    """A stream that gives as much as it likes, never more than ``most``."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        self._left, self._most = data, most
+
+    def read(self, size: int = -1, /) -> bytes:
+        size = self._most if size < 0 else min(size, self._most)
+        taken, self._left = self._left[:size], self._left[size:]
+        return taken
+
+
+@pytest.mark.parametrize("most", [7, 512, 1000, 1 << 20])
+def test_a_context_is_the_same_however_it_arrives(tmp_path: Path, most: int) -> None:
+    files = {"big": os.urandom(3_000), "./d/e/../f": b"x" * 511, "empty": b"", "/abs//g": b"y" * 1025}
+    data = archive(*((name, tarfile.REGTYPE, "", content) for name, content in files.items())).getvalue()
+    context = read_context(Dribble(data, most), tmp_path, ContextLimits())
+    found = {path: b"".join(context.tree.read(entry)) for path, entry in context.tree.entries.items() if not entry.is_dir}  # type: ignore[attr-defined]
+    assert found == {"big": files["big"], "d/f": files["./d/e/../f"], "empty": b"", "abs/g": files["/abs//g"]}
+    digests = {path: context.tree.lookup(path).digest for path in found}  # type: ignore[union-attr]
+    assert digests == {path: hashlib.sha256(content).digest() for path, content in found.items()}
+    assert os.fstat(context.tree.spool).st_size <= len(data), "the archive itself, not a copy beside it"  # type: ignore[attr-defined]
+    context.close()
 
 
 @pytest.mark.parametrize("limits", [ContextLimits(bytes=1 << 20), ContextLimits()])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dockyard.errors import DockyardError
 from dockyard.http import FileResponse, Limits, Request, Response, Server, StreamResponse, unix_socket
+from dockyard.http.chunked import ChunkDecoder
 from dockyard.http.response import Answer
 
 Handler = Callable[[Request], Answer | Awaitable[Answer]]
@@ -87,6 +89,31 @@ async def test_async_handler_answers_pipelined_requests_in_order(tmp_path: Path)
         status, headers, body = await response(reader)
         assert (status, headers["x-path"], body) == (200, "/c d", b"GET ")
         writer.close()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 64, 1000, 10_000])
+def test_a_chunked_body_is_the_same_however_it_arrives(step: int) -> None:
+    """docker's command line sends every header and every file of a context as a chunk of its own."""
+    sizes = [1, 512, 17, 495, 2, 0x1000, 3] * 20
+    chunks = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    wire = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\nGET"
+    decoder = ChunkDecoder()
+    payload = rest = b""
+    calls = 0
+    for at in range(0, len(wire), step):
+        more, behind = decoder.feed(wire[at : at + step])
+        payload, rest, calls = payload + more, rest + behind, calls + bool(more)
+        if decoder.complete:
+            rest += wire[at + step :]
+            break
+    assert (payload, rest) == (b"".join(chunks), b"GET")
+    assert calls <= len(wire) // step + 1, "one piece an arrival, however many chunks are in it"
+
+
+@pytest.mark.parametrize("bad", [b"2\r\nabc\r\n", b"1\r\na\r\n\r\n", b"1\r\na\r\ng\r\n", b"1\r\na\r\n" + b"0" * 17 + b"\r\n"])
+def test_a_broken_chunk_behind_a_good_one_is_refused(bad: bytes) -> None:
+    with pytest.raises(DockyardError):
+        ChunkDecoder().feed(b"3\r\nxyz\r\n" + bad)
 
 
 async def test_query_and_headers() -> None:

@@ -6,7 +6,6 @@ it is in the layer. Limits guard against endless streams and bombs; names that l
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import posixpath
@@ -26,12 +25,13 @@ from dockyard.storage.pipe import run_with_input
 
 from .dockerfile.patterns import Patterns, read_ignore_file
 from .errors import BAD_CONTEXT, CONTEXT_TOO_BIG, DOCKERFILE_MISSING
+from .space import context_of_full_disk, room_for_context
 from .tree import ContextTree, Entry, Tree
 
 __all__ = ["Context", "ContextLimits", "empty_context", "open_spool", "receive", "single_file"]
 
 MAX_DOCKERFILE = 16 << 20
-FLUSH = 1 << 20
+PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,55 +123,95 @@ def read_context(reader: Reader, directory: Path, limits: ContextLimits, *, owne
         raise
 
 
+class _Spooled:
+    """A stream that goes to the spool as it is, a piece at a time, while it is read in small parts.
+
+    The spool is the plain archive itself: nothing is copied file by file, and an entry's offset is its place there."""
+
+    def __init__(self, source: Reader, spool: int, most: int) -> None:
+        self._source, self._spool, self._most = source, spool, most
+        self._piece = b""
+        self._at = self._before = 0
+
+    @property
+    def position(self) -> int:
+        return self._before + self._at
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes, never across two pieces; b"" at the end. Raises Exhausted."""
+        at = self._at
+        end = at + size
+        if end <= len(self._piece):
+            self._at = end
+            return self._piece[at:end]
+        if at == len(self._piece):
+            self._refill()
+            at, end = 0, min(size, len(self._piece))
+        taken = self._piece[at:end]
+        self._at = at + len(taken)
+        return taken
+
+    def _refill(self) -> None:
+        self._before += len(self._piece)
+        self._at = 0
+        self._piece = self._source.read(PIECE)
+        if self._before + len(self._piece) > self._most:
+            raise CONTEXT_TOO_BIG(what="the content", limit=f"{self._most} bytes")
+        view = memoryview(self._piece)
+        with context_of_full_disk():
+            while view:
+                view = view[os.write(self._spool, view) :]
+
+
 class _Indexer:
     def __init__(self, spool: int, limits: ContextLimits, owners: bool) -> None:
-        free = os.fstatvfs(spool)
-        # An endless or hugely compressed context must not fill the disk for everybody else.
-        self.most = min(limits.bytes, free.f_bavail * free.f_frsize * 9 // 10)
+        self.most = room_for_context(spool, limits.bytes)
         self.spool, self.limits, self.owners = spool, limits, owners
         self.entries: dict[str, Entry] = {}
-        self.buffer = bytearray()
-        self.offset = 0
 
     def run(self, stream: Reader) -> dict[str, Entry]:
-        archive = tar.StreamReader(stream.read, self.limits.entries)
+        source = _Spooled(stream, self.spool, self.most)
+        archive = tar.StreamReader(source.read, self.limits.entries)
+        known = ""
         while (header := archive.next()) is not None:
             path = _clean(header.name)
             if path is None or (not path and header.type != tar.DIR):
                 raise BAD_CONTEXT(cause=f"bad file name {header.name[:200]!r}")
-            self._parents(path)
-            if path:
-                self._add(path, header, archive)
-        self._flush()
+            if not path:
+                continue
+            if (parent := path.rpartition("/")[0]) != known:
+                self._parents(known := parent)
+            if header.type == tar.REG:
+                self.entries[path] = self._file(path, header, archive, source.position)
+            else:
+                self._other(path, header)
         return self.entries
 
-    def _parents(self, path: str) -> None:
-        parent = posixpath.dirname(path)
+    def _parents(self, parent: str) -> None:
         while parent and parent not in self.entries:
             self.entries[parent] = Entry(parent, tar.DIR)
-            parent = posixpath.dirname(parent)
+            parent = parent.rpartition("/")[0]
 
-    def _add(self, path: str, header: tar.TarHeader, archive: tar.StreamReader) -> None:
+    def _file(self, path: str, header: tar.TarHeader, archive: tar.StreamReader, start: int) -> Entry:
+        size = left = header.size
+        if start + left > self.most:
+            raise CONTEXT_TOO_BIG(what="the content", limit=f"{self.most} bytes")
+        piece = archive.read(left)
+        sha = hashlib.sha256(piece)
+        while left := left - len(piece):
+            piece = archive.read(left)
+            sha.update(piece)
+        uid, gid = (header.uid, header.gid) if self.owners else (0, 0)
+        return Entry(
+            path, tar.REG, header.mode & 0o7777, uid, gid, size, header.mtime_ns, "", sha.digest(), start,
+            dict(header.xattrs) if header.xattrs else {},
+        )  # fmt: skip
+
+    def _other(self, path: str, header: tar.TarHeader) -> None:
         common = {"mode": header.mode & 0o7777, "mtime_ns": header.mtime_ns, "xattrs": dict(header.xattrs)}
         if self.owners:
             common |= {"uid": header.uid, "gid": header.gid}
-        if header.type == tar.REG:
-            start, digest = self.offset, hashlib.sha256()
-            left = header.size
-            if self.offset + left > self.most:
-                raise CONTEXT_TOO_BIG(what="the content", limit=f"{self.most} bytes")
-            while left:
-                piece = archive.read(min(left, FLUSH))
-                left -= len(piece)
-                digest.update(piece)
-                self.buffer += piece
-                if len(self.buffer) >= FLUSH:
-                    self._flush()
-            self.offset += header.size
-            self.entries[path] = Entry(
-                path, tar.REG, size=header.size, digest=digest.digest(), offset=start, **common  # type: ignore[arg-type]
-            )  # fmt: skip
-        elif header.type == tar.LINK:
+        if header.type == tar.LINK:
             target = self.entries.get(_clean(header.linkname) or "")
             if target is None or target.kind != tar.REG:
                 raise BAD_CONTEXT(cause=f"hard link {path} to {os.fsdecode(header.linkname)!r}, which is not before it")
@@ -184,23 +224,14 @@ class _Indexer:
             link = os.fsdecode(header.linkname) if header.type == tar.SYMLINK else ""
             self.entries[path] = Entry(path, header.type, link=link, **common)  # type: ignore[arg-type]
 
-    def _flush(self) -> None:
-        view = memoryview(bytes(self.buffer))
-        self.buffer.clear()
-        try:
-            while view:
-                view = view[os.write(self.spool, view) :]
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise CONTEXT_TOO_BIG(what="the content", limit="the free space of the disk") from None
-
 
 def _clean(name: bytes) -> str | None:
     """Relative and inside; None for a name that points out."""
     path = os.fsdecode(name)
     if "\0" in path:
         return None
+    if path and "//" not in path and "/." not in path and path[0] not in "./":
+        return path[:-1] if path[-1] == "/" else path  # nearly all: nothing to resolve
     clean = posixpath.normpath(path).lstrip("/")
     if clean == ".":
         return ""

@@ -6,7 +6,7 @@ from ..errors import Cancelled, Code, Conflict, Exhausted, Forbidden, InvalidPar
 
 __all__ = [
     "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
-    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "NO_SUCH_BUILD",
+    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "NO_SPACE", "NO_SUCH_BUILD",
     "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
 ]  # fmt: skip
 
@@ -47,3 +47,4 @@ BUILD_CANCELLED = Code("DY-BLD-015", Cancelled, "build cancelled")
 NO_SUCH_BUILD = Code("DY-BLD-016", NotFound, "no such build: {id}")
 STEP_FAILED = Code("DY-BLD-017", System, "cannot run step {step}: {cause}")
 SESSION_LOST = Code("DY-BLD-018", System, "no active session for {id}: {cause}")
+NO_SPACE = Code("DY-BLD-040", Exhausted, "cannot build: no space left on device", hint="docker builder prune; docker system df")

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class FakeLayers:
         self.tars[diff_id] = data
         return diff_id
 
-    async def commit(self, pieces: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
+    async def commit(self, pieces: Callable[[], Generator[bytes, None, None]], lease: Lease) -> Layer:
         data = await asyncio.to_thread(lambda: b"".join(pieces()))
         diff_id = self._put(data)
         lease.hold([diff_id])

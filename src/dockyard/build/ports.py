@@ -7,7 +7,7 @@ and commits a tar of its own, so that nothing is ever written through a path tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +107,7 @@ class Layers(Protocol):
         """Remove layers that nothing holds."""
         ...
 
-    async def commit(self, pieces: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
+    async def commit(self, pieces: Callable[[], Generator[bytes, None, None]], lease: Lease) -> Layer:
         """Store a layer tar; the generator is made and consumed in a thread."""
         ...
 

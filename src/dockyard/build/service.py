@@ -42,6 +42,7 @@ from .progress import Progress, Sink, VertexDone, VertexQueued, VertexStarted, W
 from .records import Records, StepRecord
 from .shared import SharedSteps
 from .solver import Solve, StageResult, Tools
+from .space import build_of_full_disk
 from .steps import Steps
 
 __all__ = ["Builder", "BuilderSettings", "CacheRecord", "Pruned", "Result"]
@@ -122,8 +123,8 @@ class Builder:
         are kept (by the cache). Cancelling the call stops what only this build waits for.
 
         Raises InvalidParameter (Dockerfile, options), NotFound (image, stage, file), System (a step failed),
-        Cancelled."""
-        with self._known(request) as identity, self._layers.lease() as lease:
+        Exhausted (a full disk, limits), Cancelled."""
+        with self._known(request) as identity, build_of_full_disk(), self._layers.lease() as lease:
             graph = await self.check(request, source, sink)
             imported = await self._imported(request, sink, lease)
             solve = Solve(graph, request, source, session, sink, self._tools, lease, identity, imported)

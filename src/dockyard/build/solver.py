@@ -243,7 +243,6 @@ class Solve:
 
     async def _find(self, stage: PlannedStage, step: Step, state: State, stack: AsyncExitStack) -> _Found:
         operation, epoch = step.operation, self.graph.epoch
-        files: Mapping[str, str] = {}
         material: Material | None = None
         aliases: tuple[str, ...] = ()
         if isinstance(operation, Meta):
@@ -263,12 +262,13 @@ class Solve:
                 aliases = (key,)
             material = await self.reading.material(operation, stack)
             key = keys.step_key(operation, below, ["files " + material.key], epoch)
-            files = material.files()
-        parts = keys.parts_of(step.text, operation, state.token, files, epoch)
         record = self._lookup(stage, key)
-        if record is not None and aliases and record.kind != "imported":
-            self._alias(record, aliases)
-        return _Found(key, record, parts, material, aliases)
+        if record is not None:
+            if aliases and record.kind != "imported":
+                self._alias(record, aliases)
+            return _Found(key, record, {}, material, aliases)
+        files = material.files() if material is not None else {}
+        return _Found(key, None, keys.parts_of(step.text, operation, state.token, files, epoch), material, aliases)
 
     def _lookup(self, stage: PlannedStage, key: str) -> StepRecord | None:
         """A usable record: asked for, and its layer still here."""

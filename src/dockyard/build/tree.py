@@ -137,7 +137,7 @@ class ContextTree:
             if name is None:
                 stack.pop()
                 continue
-            entry = self.entries[posixpath.join(parent, name)]
+            entry = self.entries[f"{parent}/{name}" if parent else name]
             yield entry
             if entry.is_dir:
                 stack.append((entry.path, iter(self.children(entry.path))))

@@ -29,6 +29,7 @@ NO_DOCKERFILE = Code(
 )  # fmt: skip
 CHANGED = Code("DY-CLI-023", InvalidParameter, "{path} changed while it was sent")
 PIECE = 1 << 20
+SENT = 256 << 10
 IGNORE_FILE = ".dockerignore"
 _KINDS = {stat.S_IFREG: REG, stat.S_IFDIR: DIR, stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO}
 
@@ -46,6 +47,16 @@ class LocalContext:
     """Sent even where ignored: the engine reads them."""
 
     def tar(self) -> Iterator[bytes]:
+        """In pieces of about a quarter of a megabyte: sent one by one, the members of 20,000 files are 60,000 calls."""
+        gathered = bytearray()
+        for piece in self._members():
+            gathered += piece
+            if len(gathered) >= SENT:
+                yield bytes(gathered)
+                gathered.clear()
+        yield bytes(gathered)
+
+    def _members(self) -> Iterator[bytes]:
         if self.extra:
             yield encode_header(TarHeader(self.dockerfile.encode(), size=len(self.text), mode=0o600))
             yield self.text + padding(len(self.text))
@@ -53,36 +64,42 @@ class LocalContext:
         yield END_OF_ARCHIVE
 
     def _folder(self, below: str) -> Iterator[bytes]:
-        for name in sorted(os.listdir(self.root / below)):
-            path = f"{below}/{name}" if below else name
-            info = os.lstat(self.root / path)
-            hidden = path not in self.always and self.ignore.match(path)
-            is_dir = stat.S_ISDIR(info.st_mode)
+        with os.scandir(self.root / below) as found:
+            children = sorted(found, key=lambda child: child.name)
+        for child in children:
+            path = f"{below}/{child.name}" if below else child.name
+            hidden = bool(self.ignore) and path not in self.always and self.ignore.match(path)
+            is_dir = child.is_dir(follow_symlinks=False)
             if hidden and not (is_dir and (self.ignore.has_negation or any(a.startswith(path + "/") for a in self.always))):
                 continue
             if not hidden:
-                yield from self._member(path, info)
+                yield from _member(path, child)
             if is_dir:
                 yield from self._folder(path)
 
-    def _member(self, path: str, info: os.stat_result) -> Iterator[bytes]:
-        kind = _KINDS.get(stat.S_IFMT(info.st_mode))
-        if kind is None:
-            return  # sockets and devices are nothing to copy
-        name = os.fsencode(path + "/" if kind == DIR else path)
-        link = os.fsencode(os.readlink(self.root / path)) if kind == SYMLINK else b""
-        size = info.st_size if kind == REG else 0
-        yield encode_header(TarHeader(name, kind, stat.S_IMODE(info.st_mode), 0, 0, size, info.st_mtime_ns, link))
-        if kind == REG:
-            yield from _content(self.root / path, size)
+
+def _member(path: str, child: os.DirEntry[str]) -> Iterator[bytes]:
+    info = child.stat(follow_symlinks=False)
+    kind = _KINDS.get(stat.S_IFMT(info.st_mode))
+    if kind is None:
+        return  # sockets and devices are nothing to copy
+    name = os.fsencode(path + "/" if kind == DIR else path)
+    link = os.fsencode(os.readlink(child.path)) if kind == SYMLINK else b""
+    size = info.st_size if kind == REG else 0
+    yield encode_header(TarHeader(name, kind, stat.S_IMODE(info.st_mode), 0, 0, size, info.st_mtime_ns, link))
+    if size:
+        yield from _content(child.path, size)
 
 
-def _content(path: Path, size: int) -> Iterator[bytes]:
+def _content(path: str, size: int) -> Iterator[bytes]:
     left = size
-    with open(path, "rb", buffering=0) as file:
-        while left and (piece := file.read(min(left, PIECE))):
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while left and (piece := os.read(fd, min(left, PIECE))):
             left -= len(piece)
             yield piece
+    finally:
+        os.close(fd)
     if left:
         raise CHANGED(path=path)
     yield padding(size)

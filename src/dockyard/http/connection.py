@@ -246,12 +246,12 @@ class Connection(asyncio.Protocol):
         rest = b""
         if self._chunked is not None:
             try:
-                pieces, rest = self._chunked.feed(data)
+                payload, rest = self._chunked.feed(data)
             except DockyardError as error:
                 self._body_broken(body, error)
                 return b""
-            for piece in pieces:
-                body.feed(piece)
+            if payload:
+                body.feed(payload)
             done = self._chunked.complete
         else:
             if len(data) > self._need:

@@ -35,6 +35,10 @@ XATTR_PREFIX = "SCHILY.xattr."
 ZERO_BLOCK = bytes(BLOCK)
 NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
 _SIDE = frozenset(b"xgLK")
+_CANONICAL = [7, 7, 7, 11, 11, 0]
+_MAGIC = b"ustar\x0000" + bytes(64)  # and no names of user and group
+_NO_DEVICE = b"0000000\x000000000\x00"
+_REST = bytes(167)  # no prefix
 
 
 class Buffer(Protocol):
@@ -118,16 +122,16 @@ class StreamReader:
             if not block or block == ZERO_BLOCK:
                 return None
             header = _parse(block, 0)
-            side += block
             if header.type not in "xgLK":
                 break
+            side += block
             if len(side) + header.size > 4 * MAX_PAX_BYTES or header.size < 0:
                 raise BAD_TAR(cause=f"extended header of {header.size} bytes")
             side += self._exactly(_padded(header.size))
         self._limit -= 1
         if self._limit < 0:
             raise BAD_TAR(cause="too many members")
-        header, stored = _header_of(side)
+        header, stored = _header_of(side, header) if side or header.type == "S" else _stored(header)
         self._left, self._pad = stored, -stored % BLOCK
         return header
 
@@ -151,30 +155,31 @@ class StreamReader:
         self._pad -= len(piece) - from_data
 
     def _exactly(self, size: int, *, at_end_ok: bool = False) -> bytes:
-        data = b""
+        data = self._read(size)
+        if not data and at_end_ok:
+            return b""
         while len(data) < size:
             piece = self._read(size - len(data))
             if not piece:
-                if at_end_ok and not data:
-                    return b""
                 raise BAD_TAR(cause="unexpected EOF")
             data += piece
         return data
 
 
-def _header_of(side: bytes) -> tuple[TarHeader, int]:
-    """(header, stored bytes) of a member whose side blocks and own block are ``side``; its data is elsewhere."""
+def _header_of(side: bytes, header: TarHeader) -> tuple[TarHeader, int]:
+    """(header with what ``side``, the blocks before its own, say of it; stored bytes). Its data is elsewhere."""
     pax: dict[str, bytes] = {}
     names = {"L": b"", "K": b""}
     position = 0
-    while (header := _parse(side[position : position + BLOCK], 0)).type in "xgLK":
-        text = side[position + BLOCK : position + BLOCK + header.size]
-        if header.type == "x":
+    while position < len(side):
+        about = _parse(side[position : position + BLOCK], 0)
+        text = side[position + BLOCK : position + BLOCK + about.size]
+        if about.type == "x":
             pax = _parse_pax(text)
-        elif header.type != "g":
-            names[header.type] = text.partition(b"\0")[0]
-        position += BLOCK + _padded(header.size)
-    if header.type == "S" or any(key.startswith("GNU.sparse.") for key in pax):
+        elif about.type != "g":
+            names[about.type] = text.partition(b"\0")[0]
+        position += BLOCK + _padded(about.size)
+    if header.type == "S" or (pax and any(key.startswith("GNU.sparse.") for key in pax)):
         raise BAD_TAR(cause="sparse member in an image archive")
     header, following = _finish(b"", header, 0, pax, names["L"], names["K"])
     return header, header.size if following else 0
@@ -182,9 +187,10 @@ def _header_of(side: bytes) -> tuple[TarHeader, int]:
 
 def _verify(block: bytes, position: int) -> None:
     """The header's checksum. Raises InvalidParameter."""
-    stored = _number(block[148:156])
+    text = block[148:156]
+    stored = _number(text[:6] if text[6:] == b"\0 " else text)  # how nearly all write it
     # adler32's low half is 1 + sum(bytes) mod 65521: a checksum in 0.1 us where sum() takes 3 us.
-    actual = (zlib.adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 8 * 32
+    actual = (zlib.adler32(block) & 0xFFFF) - 1 - sum(text) + 8 * 32
     if (actual - stored) % 65521 and stored != _signed_sum(block):
         raise BAD_TAR(cause=f"invalid tar header at byte {position}")
 
@@ -193,17 +199,34 @@ def _parse(block: bytes, position: int) -> TarHeader:
     _verify(block, position)
     kind = chr(block[156])
     name = block[:100].partition(b"\0")[0]
-    if block[257:262] == b"ustar" and block[345]:
+    if block[345] and block[257:262] == b"ustar":
         prefix = block[345:500].partition(b"\0")[0]
         # Behind GNU magic these bytes are times, unless Go 1.7 wrote a prefix there: then they are no octal digits.
         if block[262] == 0 or prefix[:11].strip(b"01234567 ") != b"":
             name = prefix + b"/" + name
-    device = kind in "34"
+    major = minor = 0
+    if kind in "34":
+        major, minor = _number(block[329:337]), _number(block[337:345])
+    link = block[157:257].partition(b"\0")[0] if block[157] else b""
+    mode, uid, gid, size, seconds = _numbers(block)
     return TarHeader(
-        name, "0" if kind in "\x007" else kind, _number(block[100:108]) & 0o7777, _number(block[108:116]),
-        _number(block[116:124]), _number(block[124:136]), _number(block[136:148]) * 1_000_000_000,
-        block[157:257].partition(b"\0")[0], _number(block[329:337]) if device else 0,
-        _number(block[337:345]) if device else 0, NO_XATTRS, position + BLOCK,
+        name, "0" if kind in "\x007" else kind, mode & 0o7777, uid, gid, size, seconds * 1_000_000_000, link, major, minor,
+        NO_XATTRS, position + BLOCK,
+    )  # fmt: skip
+
+
+def _numbers(block: bytes) -> tuple[int, int, int, int, int]:
+    """Mode, owner, group, size and time."""
+    fields = block[100:148].split(b"\0")
+    # As all of today's tools write them: digits that fill the field up to one NUL.
+    if len(fields) == 6 and [len(field) for field in fields] == _CANONICAL:
+        try:
+            return int(fields[0], 8), int(fields[1], 8), int(fields[2], 8), int(fields[3], 8), int(fields[4], 8)
+        except ValueError:
+            pass
+    return (
+        _number(block[100:108]), _number(block[108:116]), _number(block[116:124]), _number(block[124:136]),
+        _number(block[136:148]),
     )  # fmt: skip
 
 
@@ -274,22 +297,25 @@ def _finish(
             changes["linkname"] = long_link
         changes.update(_pax_changes(pax))
         header = header._replace(**changes)
-    if header.type not in _DATALESS and not 0 <= header.size <= MAX_SIZE:
-        raise BAD_TAR(cause=f"member of {header.size} bytes")
-    if len(header.name) > MAX_NAME_BYTES or len(header.linkname) > MAX_NAME_BYTES:
-        raise BAD_TAR(cause="file name too long")
-    if b"\0" in header.name or b"\0" in header.linkname:
-        raise BAD_TAR(cause="NUL in a file name")
-    # Old writers give a size to links and directories, without data behind it.
-    stored = 0 if header.type in _DATALESS else header.size
-    following = body + _padded(stored)
+    header, stored = _stored(header)
     if header.type == "S" or (pax and any(key.startswith("GNU.sparse.") for key in pax)):
         from .sparse import read_sparse
 
         return read_sparse(data, header, body, pax, stored)
-    if stored != header.size:
-        header = header._replace(size=0)
-    return header, following
+    return header, body + _padded(stored)
+
+
+def _stored(header: TarHeader) -> tuple[TarHeader, int]:
+    """(header, bytes of data behind it). Raises InvalidParameter where it breaks a limit."""
+    if len(header.name) > MAX_NAME_BYTES or len(header.linkname) > MAX_NAME_BYTES:
+        raise BAD_TAR(cause="file name too long")
+    if b"\0" in header.name or b"\0" in header.linkname:
+        raise BAD_TAR(cause="NUL in a file name")
+    if header.type in _DATALESS:  # old writers give a size to links and directories, without data behind it
+        return header._replace(size=0) if header.size else header, 0
+    if not 0 <= header.size <= MAX_SIZE:
+        raise BAD_TAR(cause=f"member of {header.size} bytes")
+    return header, header.size
 
 
 def _pax_changes(pax: Mapping[str, bytes]) -> dict[str, object]:
@@ -328,13 +354,11 @@ def _nanoseconds(value: bytes) -> int:
 
 def encode_header(header: TarHeader) -> bytes:
     """The member's blocks up to its data: ustar, after a PAX member where ustar cannot say it."""
-    records: dict[bytes, bytes] = {}
-    for key, value in (("path", header.name), ("linkpath", header.linkname)):
-        if len(value) > 100 or not value.isascii():
-            records[key.encode()] = value
-    for key, number, bits in (("size", header.size, 33), ("uid", header.uid, 21), ("gid", header.gid, 21)):
+    names = ((b"path", header.name), (b"linkpath", header.linkname))
+    records = {key: value for key, value in names if len(value) > 100 or not value.isascii()}
+    for key, number, bits in ((b"size", header.size, 33), (b"uid", header.uid, 21), (b"gid", header.gid, 21)):
         if number >> bits:
-            records[key.encode()] = str(number).encode()
+            records[key] = str(number).encode()
     seconds = header.mtime_ns // 1_000_000_000
     if not 0 <= seconds < 1 << 33:
         records[b"mtime"] = str(seconds).encode()
@@ -357,22 +381,22 @@ def _pax_record(key: bytes, value: bytes) -> bytes:
 
 
 def _ustar(header: TarHeader, seconds: int) -> bytes:
-    def octal(value: int, width: int) -> bytes:
-        return b"%0*o\0" % (width - 1, value if 0 <= value < 1 << (3 * (width - 1)) else 0)
-
     device = header.type in (CHAR, BLOCK_DEV)
-    block = bytearray(BLOCK)
-    block[0:100] = header.name[:100].ljust(100, b"\0")
-    block[100:148] = (
-        octal(header.mode, 8) + octal(header.uid, 8) + octal(header.gid, 8)
-        + octal(header.size, 12) + octal(seconds, 12)
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        _fitting(header.mode, 21), _fitting(header.uid, 21), _fitting(header.gid, 21), _fitting(header.size, 33),
+        _fitting(seconds, 33),
     )  # fmt: skip
-    block[148:157] = b" " * 8 + header.type.encode()
-    block[157:257] = header.linkname[:100].ljust(100, b"\0")
-    block[257:265] = b"ustar\x0000"
-    block[329:345] = octal(header.major if device else 0, 8) + octal(header.minor if device else 0, 8)
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    devices = b"%07o\0%07o\0" % (_fitting(header.major, 21), _fitting(header.minor, 21)) if device else _NO_DEVICE
+    before = header.name[:100].ljust(100, b"\0") + numbers
+    after = b"".join((header.type.encode(), header.linkname[:100].ljust(100, b"\0"), _MAGIC, devices, _REST))
+    # 1 + the sum of bytes, modulo 65521: names and links of nothing but 0xff come to 55,500.
+    total = (zlib.adler32(b"".join((before, b"        ", after))) & 0xFFFF) - 1
+    return b"%b%06o\0 %b" % (before, total, after)
+
+
+def _fitting(value: int, bits: int) -> int:
+    """0 for what the field cannot hold: a PAX record says it."""
+    return value if not value >> bits else 0
 
 
 def padding(size: int) -> bytes:

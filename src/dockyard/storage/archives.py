@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,16 +188,18 @@ async def layer_of_snapshot(
     """Store the upper directory of a snapshot as a layer; its diff ID. The digest is added to ``held``."""
     path = str(store.snapshots.upper(key))
 
-    def pieces() -> Iterator[bytes]:
+    def pieces() -> Generator[bytes, None, None]:
         with safefs.root_fd(path) as root, safefs.opened(root, ".", os.O_RDONLY | os.O_DIRECTORY) as folder:
             yield from upper.diff_tar(folder, skip, latest_ns)
 
     return await ingest_pieces(store, pieces, held)
 
 
-async def ingest_pieces(store: Store, make: Callable[[], Iterator[bytes]], held: set[Digest]) -> Digest:
+async def ingest_pieces(store: Store, make: Callable[[], Generator[bytes, None, None]], held: set[Digest]) -> Digest:
     def work() -> Ingested:
-        got = ingest.receive(_GeneratorReader(make()), store.root / "ingest", Expected(), store.limits)
+        # Closed here: a failure's traceback keeps the generator, and with it descriptors of files that are to go.
+        with closing(make()) as pieces:
+            got = ingest.receive(_GeneratorReader(pieces), store.root / "ingest", Expected(), store.limits)
         return ingest.index_layer(got, store.snapshotter, store.limits)
 
     got = await asyncio.get_running_loop().run_in_executor(store.threads, work)

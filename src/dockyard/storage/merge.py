@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,7 @@ class _Tree:
         self.members[path] = (number, header)
 
 
-def merged_tar(paths: Sequence[Path], limit: int) -> Iterator[bytes]:
+def merged_tar(paths: Sequence[Path], limit: int) -> Generator[bytes, None, None]:
     """A blocking generator of the tar of all of ``paths`` (plain layer tars, lowest first)."""
     with ExitStack() as stack:
         files = [stack.enter_context(open(path, "rb")) for path in paths]

@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -339,7 +339,7 @@ class Store:
         no time in it is after ``latest_ns``."""
         return await archives.layer_of_snapshot(self, key, lease.layers, skip, latest_ns)
 
-    async def ingest_pieces(self, make: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
+    async def ingest_pieces(self, make: Callable[[], Generator[bytes, None, None]], lease: Lease) -> Layer:
         """A layer from a blocking generator of its plain tar, which is made and consumed in a thread."""
         return self.layers.get(await archives.ingest_pieces(self, make, lease.layers))
 

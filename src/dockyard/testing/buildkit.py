@@ -10,7 +10,8 @@ import asyncio
 import os
 import posixpath
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dockyard.build.doors.buildkit.http2 import Headers, Wire
 from dockyard.build.doors.buildkit.rpc import NOT_FOUND, Call, Channel, Exchange, Routes, RpcError, serve, unary
 from dockyard.build.proto import control_pb2, gateway_pb2, rpc_pb2, session_pb2
 
-__all__ = ["Answer", "BuildClient", "ExchangeWire", "StreamPairWire", "dial", "wire_pair"]
+__all__ = ["Answer", "BuildClient", "ExchangeWire", "StreamPairWire", "connected", "dial", "wire_pair"]
 
 CONTROL, BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 PIECE = 32 << 10
@@ -270,6 +271,21 @@ class BuildClient:
         content = self.uploads[call.metadata["urlpath"][0].lstrip("/")]
         for start in range(0, len(content), PIECE):
             await call.send(rpc_pb2.BytesMessage(data=content[start : start + PIECE]))
+
+
+@asynccontextmanager
+async def connected(socket: str, folder: Path, **fields: Any) -> AsyncIterator[BuildClient]:
+    """A client of the engine at ``socket`` with a session that offers ``folder``; leaving it is leaving the engine."""
+    channel = Channel(await dial(socket, "/grpc"))
+    made = BuildClient(channel, {"context": folder, "dockerfile": folder}, **fields)
+    session = await dial(socket, "/session", made.headers(shared_key=str(folder)))
+    tasks = [asyncio.ensure_future(channel.run()), asyncio.ensure_future(made.serve(session))]
+    try:
+        yield made
+    finally:
+        channel.close()
+        session.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _healthy(call: Call, asked: rpc_pb2.HealthCheckRequest) -> rpc_pb2.HealthCheckResponse:

@@ -19,11 +19,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import kit, podman_suite
+from . import ansible_suite, kit, podman_suite
 from .engines import KINDS, PrivateEngine, private_engine
 from .registries import debian_registry, make_certificate
 from .suites import CACHE, SUITES, Outcome, Report, run_suite
 
+OTHERS = {suite.NAME: suite.run for suite in (podman_suite, ansible_suite)}
+"""Suites with a runner of their own."""
 RESULTS = Path(__file__).resolve().parents[3] / "tests/conformance/results"
 HUB, HUB_NAMES = "registry-1.docker.io", ("registry-1.docker.io", "index.docker.io", "auth.docker.io")
 PUSH_LIMIT = 60.0
@@ -88,13 +90,13 @@ def load(file: Path) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dockyard.testing.conformance", description=__doc__)
-    parser.add_argument("suites", nargs="*", choices=[[], *SUITES, podman_suite.NAME], help="which (default: all)")
+    parser.add_argument("suites", nargs="*", choices=[[], *SUITES, *OTHERS], help="which (default: all)")
     parser.add_argument("--engine", action="append", choices=KINDS, help="default: dockyard")
     parser.add_argument("-k", dest="only", default="", help="only tests that match (pytest's -k); saves nothing")
     parser.add_argument("--logs", type=Path, help="directory that keeps the suite's and the engine's output")
     options = parser.parse_args(arguments)
     for kind in options.engine or ["dockyard"]:
-        for name in options.suites or (*SUITES, podman_suite.NAME):
+        for name in options.suites or (*SUITES, *OTHERS):
             report = _run(name, kind, options.only, options.logs)
             counts = report.count()
             print(f"{name} on {kind}: {dict(counts)}, {report.rate:.1%} of what ran passed", flush=True)
@@ -112,7 +114,7 @@ def _run(name: str, kind: str, only: str, logs: Path | None) -> Report:
         root = Path(folder) / "e"
         with stocked_engine(kind, root, python=suite is not None and suite.python) as engine:
             try:
-                return podman_suite.run(engine) if suite is None else run_suite(suite, engine, only=only)
+                return OTHERS[name](engine) if suite is None else run_suite(suite, engine, only=only)
             finally:
                 if logs:
                     logs.mkdir(parents=True, exist_ok=True)

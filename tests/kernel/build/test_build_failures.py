@@ -27,7 +27,7 @@ def leftovers(engine: PrivateEngine) -> dict[str, list[str]]:
     base = f"{engine.root}/data"
     inside = subprocess.run(engine.inside("ip", "-br", "link"), capture_output=True, text=True, check=True).stdout
     return {
-        "mounts": [row.split()[4] for row in mounts if "/snapshots/" in row or "/build/run/" in row],
+        "mounts": [row.split()[4] for row in mounts if f"{base}/storage/snapshots/" in row or f"{base}/build/run/" in row],
         "runs": [p.name for p in Path(base, "build/run").glob("*")],
         "spool": [p.name for p in Path(base, "build/spool").glob("*")],
         "fetch": [p.name for p in Path(base, "build/fetch").glob("*")],
@@ -86,6 +86,9 @@ def test_a_parse_error_shows_file_line_and_column(builder: BuildClient) -> None:
         ({"platform": "foobar/baz"}, InvalidParameter, "unknown operating system or architecture"),
         ({"buildargs": "{"}, InvalidParameter, "error reading build args"),
         ({"memory": "lots"}, InvalidParameter, "invalid syntax"),
+        ({"memory": "4096"}, InvalidParameter, "Minimum memory limit allowed is 6MB"),
+        ({"memory": "8388608", "memswap": "7340032"}, InvalidParameter, "memoryswap limit should be larger"),
+        ({"memswap": "8388608"}, InvalidParameter, "always set the Memory limit"),
         ({"isolation": "hyperv"}, InvalidParameter, "Unsupported isolation"),
         ({"target": "nowhere"}, InvalidParameter, "failed to reach build target nowhere"),
         ({"remote": "ftp://x"}, InvalidParameter, "neither a URL nor a git repository"),
@@ -120,9 +123,9 @@ def test_failures_are_told_in_the_stream(builder: BuildClient, text: str, senten
 
 
 def test_one_failing_stage_ends_the_others(builder: BuildClient) -> None:
-    text = "FROM busybox AS slow\nRUN sleep 1000\nFROM busybox\nRUN exit 3\nCOPY --from=slow /x /x\n"
+    text = "FROM busybox AS slow\nRUN sleep 1013\nFROM busybox\nRUN exit 3\nCOPY --from=slow /x /x\n"
     assert "returned a non-zero code: 3" in builder.build(text).error
-    assert not _sleeping("1000"), "told when everything has ended"
+    assert not _sleeping("1013"), "told when everything has ended"
 
 
 def test_cancel_by_id(builder: BuildClient) -> None:

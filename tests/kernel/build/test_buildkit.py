@@ -43,18 +43,8 @@ class Peer:
 
 @asynccontextmanager
 async def client(builder: HasEngine, folder: Path, **fields: object) -> AsyncIterator[buildkit.BuildClient]:
-    socket = str(builder.engine.socket)
-    channel = Channel(await buildkit.dial(socket, "/grpc"))
-    made = buildkit.BuildClient(channel, {"context": folder, "dockerfile": folder}, **fields)  # type: ignore[arg-type]
-    session = await buildkit.dial(socket, "/session", made.headers(shared_key=str(folder)))
-    tasks = [asyncio.ensure_future(channel.run()), asyncio.ensure_future(made.serve(session))]
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield made
-    finally:
-        channel.close()
-        session.close()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(LIMIT), buildkit.connected(str(builder.engine.socket), folder, **fields) as made:
+        yield made
 
 
 async def test_a_whole_build_with_a_secret_two_stages_and_a_name(builder: BuildClient, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from dockyard.lib.notjson import NOT_JSON
 from dockyard.oci import parse_reference
+from dockyard.runtime.plan_resources import MIN_MEMORY
 
 from ..errors import BAD_OPTION
 from ..model import Request
@@ -63,13 +64,14 @@ def parse_build_query(query: Query, auths: Mapping[str, Any], default_id: str) -
     if isolation not in ("", "default"):
         raise BAD_OPTION(text=f'Unsupported isolation: "{text("isolation")}"')
     ulimits = _document(text("ulimits"), list[_Ulimit], "ulimits")
+    memory, swap = _memory(_number(text("memory"), "memory"), _number(text("memswap"), "memswap"))
     request = Request(
         dockerfile=text("dockerfile") or "Dockerfile", tags=tags, target=text("target"),
         platform=_platform(text("platform")), build_args=_document(text("buildargs"), dict[str, str | None], "build args"),
         labels=_document(text("labels"), dict[str, str], "labels"), quiet=flag("q"), no_cache=flag("nocache"),
         pull=flag("pull"), squash=flag("squash"), network=_network(text("networkmode")),
         extra_hosts=tuple(item for item in query.get("extrahosts", ()) if item), shm_size=_number(text("shmsize"), "shmsize"),
-        memory=_number(text("memory"), "memory"), memory_swap=_number(text("memswap"), "memswap"),
+        memory=memory, memory_swap=swap,
         cpu_shares=_number(text("cpushares"), "cpushares"), cpu_quota=_number(text("cpuquota"), "cpuquota"),
         cpu_period=_number(text("cpuperiod"), "cpuperiod"), cpuset_cpus=text("cpusetcpus"),
         cpuset_mems=text("cpusetmems"), cgroup_parent=text("cgroupparent"),
@@ -102,6 +104,18 @@ def _number(text: str, name: str) -> int:
     if abs(number) >= 1 << 63:
         raise BAD_OPTION(text=f'{name}: strconv.ParseInt: parsing "{text[:100]}": value out of range')
     return number
+
+
+def _memory(memory: int, swap: int) -> tuple[int, int]:
+    """Refused before the build, where moby's own builder comes to it with the first step that needs a container."""
+    for wrong, cause in (
+        (0 < memory < MIN_MEMORY, "Minimum memory limit allowed is 6MB"),
+        (0 < swap < memory, "Minimum memoryswap limit should be larger than memory limit, see usage"),
+        (not memory and swap > 0, "You should always set the Memory limit when using Memoryswap limit, see usage"),
+    ):
+        if wrong:
+            raise BAD_OPTION(text=cause)
+    return memory, swap
 
 
 def _network(mode: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ class BuildLayers:
     def collect(self) -> None:
         self._store.collect()
 
-    async def commit(self, pieces: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
+    async def commit(self, pieces: Callable[[], Generator[bytes, None, None]], lease: Lease) -> Layer:
         layer = await self._store.ingest_pieces(pieces, _inner(lease))
         return Layer(layer.diff_id, layer.content_size)
 

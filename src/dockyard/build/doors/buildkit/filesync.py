@@ -22,6 +22,7 @@ from urllib.parse import quote_plus
 import msgspec
 from google.protobuf.message import DecodeError
 
+from dockyard.lib.faultpoint import faultpoint
 from dockyard.oci import tar
 
 from ...context import Context, ContextLimits
@@ -83,8 +84,13 @@ async def receive(
     try:
         async with spool.lock, channel.open(DIFF_COPY, wanted.metadata()) as exchange:
             receiver = _Receiver(exchange, spool, executor, limits or ContextLimits(), report)
-            entries = await receiver.run()
+            try:
+                entries = await receiver.run()
+            except BaseException:
+                await receiver.writer.give_up()
+                raise
             live = sum(entry.size for entry in entries.values())
+            faultpoint("build.synced")
             return spool.context(entries)
     except RpcError as error:
         if error.code == NOT_FOUND:

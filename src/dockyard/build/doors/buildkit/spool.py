@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ...context import Context, ContextLimits, open_spool
 from ...errors import CONTEXT_TOO_BIG
+from ...space import context_of_full_disk, room_for_context
 from ...tree import ContextTree, Entry
 
 __all__ = ["Shelf", "Spool", "Stored", "Writer"]
@@ -81,10 +82,12 @@ class Stored:
 
 
 class Writer:
-    """Appends to a spool. ``add`` and ``finish`` per file in any mixture; then ``flush``."""
+    """Appends to a spool. ``add`` and ``finish`` per file in any mixture; then ``flush``, or ``give_up``."""
 
     def __init__(self, spool: Spool, executor: Executor, limits: ContextLimits) -> None:
         self.spool, self.executor, self.limits = spool, executor, limits
+        self._before = spool.size
+        self.most = room_for_context(spool.fd, limits.bytes)
         self.taken = 0
         self._held = 0
         self._batch: list[tuple[Stored, list[bytes], int]] = []
@@ -96,8 +99,8 @@ class Writer:
         Raises Exhausted."""
         data = data[: file.entry.size - file.received]
         self.taken += len(data)
-        if self.taken > self.limits.bytes:
-            raise CONTEXT_TOO_BIG(what="the content", limit=f"{self.limits.bytes} bytes")
+        if self.taken > self.most:
+            raise CONTEXT_TOO_BIG(what="the content", limit=f"{self.most} bytes")
         file.received += len(data)
         if file.entry.size <= SMALL:
             file.chunks.append(data)
@@ -125,6 +128,15 @@ class Writer:
         if self._running is not None:
             await self._running
             self._running = None
+
+    async def give_up(self) -> None:
+        """What was appended goes: nothing refers to it, and it may be what filled the disk."""
+        self._batch = []
+        if self._running is not None:
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._running = None
+        self.spool.size = self._before
+        os.ftruncate(self.spool.fd, self._before)
 
     async def _put(self, file: Stored, chunks: list[bytes], offset: int) -> None:
         self._batch.append((file, chunks, offset))
@@ -156,9 +168,10 @@ def _write(fd: int, batch: list[tuple[Stored, list[bytes], int]]) -> None:
 
 def _write_all(fd: int, chunks: list[bytes], offset: int) -> None:
     view = memoryview(b"".join(chunks))
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+    with context_of_full_disk():
+        while view:
+            written = os.pwrite(fd, view, offset)
+            view, offset = view[written:], offset + written
 
 
 class Shelf:
