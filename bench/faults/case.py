@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from bench.faults.evidence import Reading, confirm
 from bench.faults.lab import Lab
 from dockyard.doctor.collect import collect
 from dockyard.doctor.examine import examine
@@ -37,6 +38,9 @@ class Case:
     engines: tuple[str, ...] = ("dockerd", "dockyard")  # where the fault can exist
     diagnose: Callable[[Lab], Report] | None = None  # where looking at the whole host is not what a user would do
     second: tuple[str, str] = ("", "")  # of a pair: fault and object of the other one
+    teardown: Step = nothing  # takes back what the set-up did to the host, whatever came of the case
+    folds: frozenset[str] = frozenset()  # of a cascade: ids of consequences that must lie below the root
+    cure: bool = True  # False where the cure changes a setting of the whole machine, which is not ours
     tries: int = 3  # of the probe, until it passes after a cure or an undo: restart policies take their time
 
     @property
@@ -56,6 +60,8 @@ class Verdict:
     undone: bool | None = None
     report: Report | None = None
     rank_second: int = 0
+    folded: bool = False  # of a cascade: the root is the only fault named, its consequences lie below it
+    readings: list[Reading] = field(default_factory=list)  # every citation of the report, read again independently
 
 
 def diagnose(lab: Lab, *, deep: bool = False) -> Report:
@@ -76,23 +82,33 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
         start = time.monotonic()
         report = (case.diagnose or diagnose)(lab)
         verdict = Verdict(case.label, True, seconds=time.monotonic() - start, report=report)
+        verdict.readings = confirm(lab, report)
         verdict.rank = rank_of(report, case.id, case.object, case.also)
         verdict.rank_second = rank_of(report, *case.second) if case.second[0] else 0
         verdict.false = [f"{item.id} {item.object}" for item in report.findings
                          if item.severity is Severity.FAULT and not right(item, case)]  # fmt: skip
-        if cure and verdict.rank:
+        verdict.folded = bool(case.folds) and _one_root(report, verdict, case)
+        if cure and case.cure and verdict.rank:
             _cure(lab, case, report.findings[verdict.rank - 1], verdict)
         case.undo(lab)
         if not _settles(lab, case, True):
             verdict.valid, verdict.reason = False, "the probe fails after undo"
         return verdict
     finally:
+        case.teardown(lab)
         lab.reset()
 
 
 def right(found: Finding, case: Case) -> bool:
     """Is this finding one of what was injected?"""
     return _names(found, case.id, case.object, case.also) or _names(found, *case.second)
+
+
+def _one_root(report: Report, verdict: Verdict, case: Case) -> bool:
+    if verdict.rank != 1:
+        return False
+    others = [item for item in report.findings[1:] if item.severity is Severity.FAULT]
+    return not others and case.folds <= {item.id for item in report.findings[0].folded}
 
 
 def _names(found: Finding, rule: str, name: str, also: Iterable[str] = ()) -> bool:

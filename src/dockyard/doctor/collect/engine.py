@@ -219,4 +219,4 @@ def read_caller(environ: Mapping[str, str], endpoint: Endpoint) -> Caller:
         by_file = [entry.gr_gid for entry in grp.getgrall() if name in entry.gr_mem]
     except KeyError:
         by_file = []
-    return Caller(uid, os.getgroups(), by_file, wanted, endpoint.source)
+    return Caller(uid, os.getgroups(), by_file, wanted, endpoint.source, os.isatty(0))

@@ -45,7 +45,7 @@ def read_registry(name: str, facts: Facts, *, image: bool) -> Registry:
     host, repository, reference = split_reference(name) if image else (name, "", "")
     root = f"/proc/{facts.engine.pid}/root" if facts.engine.pid else ""
     registry = Registry(host, repository=repository, reference=reference, certs_d=_certs_d(root), asked_at=time.time())
-    work = _Asking(registry, f"{root}/etc/docker/certs.d/{host}")
+    work = _Asking(registry, f"{root}/etc/docker/certs.d/{host}", _proxy(facts))
     try:
         return inside(facts.engine.pid or os.getpid(), work.run, STEP_TIMEOUT * 6)
     except (OSError, TimeoutError) as error:
@@ -64,9 +64,17 @@ def _certs_d(root: str) -> list[str]:
     return found
 
 
+def _proxy(facts: Facts) -> str:
+    """The proxy of the caller's shell, "host:port", where the engine has none."""
+    if facts.engine.proxies or facts.engine.info.get("HttpsProxy"):
+        return ""
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
+    return next((urlsplit(facts.caller.environ[name]).netloc for name in names if facts.caller.environ.get(name)), "")
+
+
 class _Asking:
-    def __init__(self, registry: Registry, certs: str) -> None:
-        self.registry, self.certs = registry, certs
+    def __init__(self, registry: Registry, certs: str, proxy: str) -> None:
+        self.registry, self.certs, self.proxy = registry, certs, proxy
         self.name, _, port = registry.host.partition(":")
         self.port = int(port) if port.isdigit() else 443
         self.token = ""
@@ -84,13 +92,28 @@ class _Asking:
         try:
             socket.create_connection((self.name, self.port), STEP_TIMEOUT).close()
         except OSError as error:
-            self._set(connect=f"connect: {error.strerror or error}")
+            self._set(connect=f"connect: {error.strerror or error}", by_proxy=self._through_proxy())
             return self.registry
         self._set(connect="ok")
         self._tls()
         if self.registry.speaks in ("tls", "http"):
             self._challenge()
         return self.registry
+
+    def _through_proxy(self) -> str:
+        """CONNECT by the caller's proxy (RFC 9110, 9.3.6): "ok", why not, or empty when there is none to try."""
+        if not self.proxy:
+            return ""
+        host, _, port = self.proxy.rpartition("@")[2].rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port) if port.isdigit() else 3128, timeout=STEP_TIMEOUT)
+        connection.set_tunnel(self.name, self.port)
+        try:
+            connection.connect()
+        except (OSError, http.client.HTTPException) as error:
+            return str(error)
+        finally:
+            connection.close()
+        return "ok"
 
     def _context(self, *, verify: bool) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

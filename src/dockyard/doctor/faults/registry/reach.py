@@ -55,7 +55,8 @@ def _connection(view: View, registry: Registry) -> Finding | None:
         return None
     seen = [Evidence("probe", f"connection to {registry.host} from the engine's network", registry.connect, "ok")]
     proxies = {name for name in view.facts.caller.environ if name.lower() in ("http_proxy", "https_proxy")}
-    if proxies and not view.facts.engine.proxies and not view.facts.engine.info.get("HttpsProxy"):
+    if proxies and registry.by_proxy == "ok":
+        seen.append(Evidence("probe", "connection through the caller's proxy", "established", "not needed"))
         seen.append(Evidence("process", "environment of the engine", "no proxy", ", ".join(sorted(proxies))))
         fix = Fix(
             "give the engine the proxy: proxies in daemon.json (23.0 and later) or a systemd drop-in, then restart it"
