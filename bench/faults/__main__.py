@@ -19,14 +19,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.faults import healthy, speed
+from bench.faults import catalogue, healthy, speed
 from bench.faults.baseline import by_message, by_warnings
 from bench.faults.case import Case, Verdict, diagnose, run_case
 from bench.faults.lab import Lab
 from bench.faults.page import page, score
 from dockyard.doctor.finding import Severity
 
-FAMILIES = ("net", "start", "limits", "ports", "host", "registry", "refused", "audit", "build", "more")
+FAMILIES = ("net", "start", "limits", "ports", "host", "registry", "refused", "audit", "build", "compose", "more")
 def load(families: Iterable[str]) -> list[Case]:
     return [case for name in families for case in importlib.import_module(f"bench.faults.cases_{name}").CASES]
 
@@ -137,10 +137,14 @@ def main() -> int:
     parser.add_argument("--part", default="1/1", metavar="K/N", help="the K-th of N parts; --page puts them together")
     parser.add_argument("--out", default="", help="write the results here as JSON; what is there already is not run again")
     parser.add_argument("--fresh", action="store_true", help="run what is there already, too")
+    parser.add_argument("--catalogue", action="store_true", help="print docs/doctor-catalogue.md")
     parser.add_argument("--page", nargs="+", default=[], metavar="FILE", help="print the page of these results")
     options = parser.parse_args()
     if options.page:
         print(page([json.loads(Path(name).read_text()) for name in options.page]), end="")
+        return 0
+    if options.catalogue:
+        print(catalogue.page(load([*FAMILIES, "pairs", "cascades"])), end="")
         return 0
     if os.geteuid():
         parser.error("needs root: it makes namespaces and starts engines")

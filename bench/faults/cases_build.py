@@ -70,8 +70,9 @@ def _shrink(lab: Lab) -> None:
     (lab.vars["build"] / "dump.bin").unlink()
 
 
-def build(label: str, rule: str, name: str, good: dict[str, str], bad: dict[str, str], diagnose: Any = about_build) -> Case:
-    return Case(rule, name, directory(**good), builds, directory(**bad), directory(**good), name=label, diagnose=diagnose)
+def build(label: str, rule: str, name: str, good: dict[str, str], bad: dict[str, str], **more: Any) -> Case:
+    return Case(rule, name, directory(**good), builds, directory(**bad), directory(**good), name=label,
+                **{"diagnose": about_build, **more})  # fmt: skip
 
 
 _COPY = {"Dockerfile": "FROM IMAGE\nCOPY app.conf /etc/\n", "app__conf": "x\n"}
@@ -79,7 +80,8 @@ _RUN = {"Dockerfile": "FROM IMAGE\nRUN true\n"}
 CASES = [
     build("BLD-01/ignored", "BLD-01", "app.conf", _COPY, {**_COPY, "__dockerignore": "app.conf\n"}),
     build("BLD-01/case", "BLD-01", "app.conf", _COPY, {"Dockerfile": _COPY["Dockerfile"], "App__conf": "x\n"}),
-    build("BLD-01/outside", "BLD-01", "../app.conf", _COPY, {**_COPY, "Dockerfile": "FROM IMAGE\nCOPY ../app.conf /etc/\n"}),
+    build("BLD-01/outside", "BLD-01", "../app.conf", _COPY, {**_COPY, "Dockerfile": "FROM IMAGE\nCOPY ../app.conf /etc/\n"},
+          engines=("dockerd",)),  # Dockyard, as BuildKit, takes it from the top of the context
     Case("BLD-02", "", directory(**_COPY), small, _grow, _shrink, diagnose=about_build),
-    build("BLD-04", "BLD-04", "RUN", _RUN, {"Dockerfile": "FROM IMAGE\nRUN nothere --flag\n"}, explained),
+    build("BLD-04", "BLD-04", "RUN", _RUN, {"Dockerfile": "FROM IMAGE\nRUN nothere --flag\n"}, diagnose=explained),
 ]

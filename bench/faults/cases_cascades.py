@@ -8,10 +8,10 @@ from typing import Any
 
 from bench.faults.case import Case, Step
 from bench.faults.cases_start import GOOD, image, shop, shop_works
-from bench.faults.lab import Lab
+from bench.faults.lab import Lab, wait
 
 _DB = {"com.docker.compose.project": "shop", "com.docker.compose.service": "db"}
-SETTLE = 2.5  # seconds in which those that need it have failed often enough to be in a restart loop
+SETTLE = 15.0  # seconds for those that need it to fail so often that they are in a restart loop
 
 
 def after(inject: Step) -> Step:
@@ -19,7 +19,7 @@ def after(inject: Step) -> Step:
 
     def step(lab: Lab) -> None:
         inject(lab)
-        time.sleep(SETTLE)
+        wait(lambda: all(lab.inspect(name)["RestartCount"] >= 3 for name in ("api", "gateway")), SETTLE)
 
     return step
 

@@ -137,7 +137,7 @@ def _empty(lab: Lab) -> None:
 
 
 def _many_files(lab: Lab) -> None:
-    lab.sh(f"mkdir {lab.root}/data/filler; cd {lab.root}/data/filler; i=0; while touch f$i 2>/dev/null; do i=$((i+1)); done; true")
+    lab.sh(f"mkdir {lab.root}/data/filler; cd {lab.root}/data/filler; touch $(seq 1 3000) 2>/dev/null; true")
 
 
 # Mounts --------------------------------------------------------------------------------------------------------------

@@ -108,8 +108,8 @@ def _owner(lab: Lab) -> None:
     _created({})(lab)
 
 
-def refused(label: str, rule: str, name: str, probe: Any, inject: Step, undo: Step, setup: Step = nothing) -> Case:
-    return Case(rule, name, setup, probe, inject, undo, name=label, diagnose=explained)
+def refused(label: str, rule: str, name: str, probe: Any, inject: Step, undo: Step, setup: Step = nothing, **more: Any) -> Case:
+    return Case(rule, name, setup, probe, inject, undo, name=label, diagnose=explained, **more)
 
 
 _NAME = "Shop/App:1.0"
@@ -172,7 +172,7 @@ CASES = [
     refused("RES-11", "RES-11", "request", _create("docker run --memory 1m"), _created({"HostConfig": {"Memory": 1 << 20}}),
             _created({}), _created({})),
     refused("RES-11/cpus", "RES-11", "request", _create("docker run --cpus 1000"), _created({"HostConfig": {"NanoCpus": 10**12}}),
-            _created({}), _created({})),
+            _created({}), _created({}), engines=("dockerd",)),
     refused("CTR-21", "CTR-21", "standard input", _docker_run, _terminal("-it"), _terminal("-i")),
 ]  # fmt: skip
 

@@ -155,8 +155,15 @@ def _killed(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, st
 
 @reads("api", r"State\.ExitCode")
 def _exit(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, str]:
-    read = str(ground.subject["State"]["ExitCode"])
-    return read == cited.observed.split()[0] or bool(ground.subject["State"]["Running"]), read
+    """A container in a restart loop ends again and again, so it is looked at a few times."""
+    reads = []
+    for _ in range(8):
+        state = ground.subject["State"]
+        reads.append(str(state["ExitCode"]))
+        if reads[-1] == cited.observed.split()[0]:
+            return True, reads[-1]
+        time.sleep(0.4)
+    return False, ", ".join(reads)
 
 
 @reads("api", r"RestartCount")
@@ -259,6 +266,8 @@ def _info(ground: Ground, cited: Evidence, match: re.Match[str]) -> tuple[bool, 
 def _networks(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, str]:
     rows = ground.api("/networks")
     subnets = [config["Subnet"] for row in rows for config in row["IPAM"]["Config"] or []]
+    if cited.observed.startswith("no network called "):
+        return not any(row["Name"] == cited.observed.split()[3] for row in rows), f"{len(rows)} networks"
     if cited.observed.startswith("no network "):
         return not any(row["Id"].startswith(cited.observed.split()[2]) for row in rows), f"{len(rows)} networks"
     if "default pools" in cited.observed:
@@ -326,8 +335,32 @@ def _depends(ground: Ground, cited: Evidence, match: re.Match[str]) -> tuple[boo
     return direct and all(any(f"{part}:" in label for part in chain) for label in labels.values()), str(labels)
 
 
+@reads("api", r"label (?P<label>\S+) of (?P<name>.+)")
+def _label(ground: Ground, cited: Evidence, match: re.Match[str]) -> tuple[bool, str]:
+    read = str(ground.document(match["name"])["Config"]["Labels"].get(match["label"]))
+    return read == cited.observed, read
+
+
+@reads("api", r"labels of (?P<kind>network|volume) (?P<name>.+)")
+def _labels(ground: Ground, cited: Evidence, match: re.Match[str]) -> tuple[bool, str]:
+    read = set(ground.api(f"/{match['kind']}s/{match['name']}")["Labels"] or {})
+    return words(cited.observed) == read, str(read)
+
+
+@reads("probe", r"compose's words about the file")
+def _composed(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, str]:
+    """The same command once more says the same."""
+    from bench.faults.cases_compose import compose
+
+    read = compose(ground.lab, *ground.lab.vars["compose"])[1]
+    return bool(cited.observed) and cited.observed in read, read
+
+
 @reads("api", r"GET /volumes")
 def _volumes(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, str]:
+    if cited.observed.startswith("no volume called "):
+        names = [row["Name"] for row in ground.api("/volumes")["Volumes"] or []]
+        return cited.observed.split()[3] not in names, str(names)
     rows = ground.api('/volumes?filters={"dangling":{"true":true}}'.replace('"', "%22").replace("{", "%7B").replace("}", "%7D"))
     loose = [row for row in rows["Volumes"] or [] if re.fullmatch("[0-9a-f]{64}", row["Name"])]
     return len(loose) == numbers(cited.observed)[0], f"{len(loose)} dangling"

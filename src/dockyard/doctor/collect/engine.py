@@ -186,7 +186,7 @@ def _hosts(words: list[str], config_path: str, pid: int) -> list[str]:
     text = _text(f"/proc/{pid}/root{config_path}" if pid else config_path)
     try:
         hosts = json.loads(text or "{}").get("hosts", [])
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):  # the rules tell what is wrong with it
         hosts = []
     return found + [str(host) for host in hosts if isinstance(hosts, list)]
 

@@ -134,7 +134,7 @@ def bad_config(view: View) -> Iterator[Finding]:
     where = Object("engine", engine.config_path)
     try:
         config = json.loads(engine.config_text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield finding(
             "INS-05",
             "the engine's configuration file is not JSON",
