@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -20,6 +21,8 @@ from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
 from bench.faults.case import Case, Step
+from bench.faults.cases_refused import explained
+from bench.faults.lab import IMAGE as LAB_IMAGE
 from bench.faults.lab import OUTSIDE, Lab, enter
 from dockyard.doctor.collect import collect
 from dockyard.doctor.collect.registry import read_registry
@@ -187,6 +190,25 @@ def challenge(number: int, host: str = HOST) -> str:
     return f'Bearer realm="https://{host}/token?{number}",service="site"'
 
 
+def pushes(lab: Lab) -> bool:
+    """Is an image of the lab pushed?"""
+    name = f"{HOST}/team/lab"
+    lab.vars["image"] = f"{name}:1.0"
+    lab.client.request("POST", f"/images/{LAB_IMAGE}/tag", {"repo": name, "tag": "1.0"})
+    headers = {"X-Registry-Auth": base64.urlsafe_b64encode(b"{}").decode()}
+    try:
+        answer = list(lab.client.objects("POST", f"/images/{name}/push", {"tag": "1.0"}, headers=headers, timeout=20))
+    except DockyardError as error:
+        answer = [{"error": error.message}]
+    said = " ".join(str(row["error"]) for row in answer if "error" in row)
+    lab.vars["error"] = f"docker push {name}:1.0\n{said}"
+    return not said
+
+
+def push_case(rule: str, inject: Step, undo: Step, name: str = f"{HOST}/team/lab:1.0") -> Case:
+    return Case(rule, name, undo, pushes, inject, undo, diagnose=explained)
+
+
 _FULL = f"{HOST}/{IMAGE}"
 _DROP = f"INPUT -p tcp --dport {PORT} -j DROP"
 _SPENT = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0;w=21600"}
@@ -208,6 +230,8 @@ CASES = [
     case("IMG-03", wanted(f"{HOST}/shop/ap:1.0"), wanted(_FULL), name=f"{HOST}/shop/ap:1.0"),
     case("IMG-05", serve(status=429, headers=_SPENT), serve(), name=_FULL),
     Case("IMG-11", f"{NAME}:{PORT}/{IMAGE}", by_name, pulls, resolver("203.0.113.9"), resolver(OUTSIDE), diagnose=about_image),
+    push_case("IMG-04", serve(challenge=challenge(4), push="denied"), serve(challenge=challenge(4))),
+    push_case("REG-07", serve(limit=100_000), serve(), HOST),
     case("TIM-01", serve("early"), serve()),
     case("TIM-02", serve("old"), serve()),
 ]

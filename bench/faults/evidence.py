@@ -176,7 +176,7 @@ def _restarts(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, 
 def _ran(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, str]:
     state = ground.subject["State"]
     stamps = [_run("date", "+%s.%N", "-d", state[key]).strip() for key in ("StartedAt", "FinishedAt")]
-    read = float(stamps[1]) - float(stamps[0])
+    read = max(0.0, float(stamps[1]) - float(stamps[0]))  # the end is stamped by another clock read than the start
     return cited.observed == f"ran {read:.1f} s", f"{read:.3f}"
 
 

@@ -183,6 +183,31 @@ def _access(ground: Ground, cited: Evidence, _: Match) -> Result:
     return read == cited.observed, read
 
 
+@reads("probe", r"actions in a token for pull,push")
+def _actions(ground: Ground, cited: Evidence, _: Match) -> Result:
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', _get(ground, "/v2/")[1]["www-authenticate"]))
+    mark = "&" if "?" in fields["realm"] else "?"
+    scope = f"repository:{_reference(ground)[0]}:pull,push"
+    word = json.loads(_get(ground, f"{fields['realm']}{mark}service={fields['service']}&scope={scope}")[2])["token"]
+    part = word.split(".")[1]
+    read = {item for row in json.loads(base64.urlsafe_b64decode(part + "=="))["access"] for item in row["actions"]}
+    return words(cited.observed) == read, str(read)
+
+
+@reads("probe", r"the engine's words about the push")
+def _push_again(ground: Ground, cited: Evidence, _: Match) -> Result:
+    name, _, tag = ground.lab.vars["image"].rpartition(":")
+    auth = base64.urlsafe_b64encode(b"{}").decode()
+    read = ground.curl("-X", "POST", "-H", f"X-Registry-Auth: {auth}", f"http://d/images/{name}/push?tag={tag}").decode()
+    return cited.observed in read, read[-200:]
+
+
+@reads("probe", r"Server header")
+def _server(ground: Ground, cited: Evidence, _: Match) -> Result:
+    read = _get(ground, "/v2/")[1].get("server", "")
+    return read == cited.observed, read
+
+
 @reads("probe", r"status|ratelimit-remaining / retry-after|manifest")
 def _manifest(ground: Ground, cited: Evidence, match: Match) -> Result:
     repository, tag = _reference(ground)

@@ -195,6 +195,7 @@ class Registry(Struct, frozen=True):
     certs_d: list[str] = field(default_factory=list)
     repository: str = ""
     reference: str = ""
+    actions: str = ""  # what the token was asked for: "pull", or "pull,push" where a push was refused
     manifest_status: int = 0
     manifest_code: str = ""
     tags: list[str] = field(default_factory=list)

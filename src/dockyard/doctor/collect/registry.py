@@ -40,12 +40,13 @@ def split_reference(name: str) -> tuple[str, str, str]:
     return first, repository, digest or tag
 
 
-def read_registry(name: str, facts: Facts, *, image: bool) -> Registry:
-    """Ask the registry of ``name`` (a host, or an image reference). Never raises for what it finds."""
+def read_registry(name: str, facts: Facts, *, image: bool, push: bool = False) -> Registry:
+    """Ask the registry of ``name`` (a host, or an image reference). Never raises for what it finds. ``push``: ask for a
+    token that allows pushing too; nothing is uploaded."""
     host, repository, reference = split_reference(name) if image else (name, "", "")
     root = f"/proc/{facts.engine.pid}/root" if facts.engine.pid else ""
     registry = Registry(host, repository=repository, reference=reference, certs_d=_certs_d(root), asked_at=time.time())
-    work = _Asking(registry, f"{root}/etc/docker/certs.d/{host}", _proxy(facts))
+    work = _Asking(registry, f"{root}/etc/docker/certs.d/{host}", _proxy(facts), "pull,push" if push else "pull")
     try:
         return inside(facts.engine.pid or os.getpid(), work.run, STEP_TIMEOUT * 6)
     except (OSError, TimeoutError) as error:
@@ -73,8 +74,8 @@ def _proxy(facts: Facts) -> str:
 
 
 class _Asking:
-    def __init__(self, registry: Registry, certs: str, proxy: str) -> None:
-        self.registry, self.certs, self.proxy = registry, certs, proxy
+    def __init__(self, registry: Registry, certs: str, proxy: str, actions: str) -> None:
+        self.registry, self.certs, self.proxy, self.actions = registry, certs, proxy, actions
         self.name, _, port = registry.host.partition(":")
         self.port = int(port) if port.isdigit() else 443
         self.token = ""
@@ -183,12 +184,12 @@ class _Asking:
         fields = dict(re.findall(r'(\w+)="([^"]*)"', self.registry.challenge))
         query = {"service": fields.get("service", "")}
         if self.registry.repository:
-            query["scope"] = f"repository:{self.registry.repository}:pull"
+            query["scope"] = f"repository:{self.registry.repository}:{self.actions}"
         try:
             status, _, body = self._get(f"{fields.get('realm', '')}?{urlencode(query)}")
             document = json.loads(body) if status == 200 else {}
             self.token = str(document.get("token") or document.get("access_token") or "")
-            self._set(realm_connect="ok" if status == 200 else f"HTTP {status}", token=claims(self.token))
+            self._set(realm_connect="ok" if status == 200 else f"HTTP {status}", token=claims(self.token), actions=self.actions)
         except (OSError, ValueError, http.client.HTTPException, AttributeError) as error:
             self._set(realm_connect=f"{type(error).__name__}: {error}")
 

@@ -11,7 +11,7 @@ import msgspec
 
 from dockyard.doctor.collect import collect
 from dockyard.doctor.examine import examine
-from dockyard.doctor.facts import Facts
+from dockyard.doctor.facts import Facts, Registry
 from dockyard.doctor.faults import all_rules
 from dockyard.doctor.finding import Finding, Report
 from dockyard.doctor.report import render
@@ -58,7 +58,18 @@ def observed(text: str, rules: list[Rule], host: str = "") -> list[Finding]:
     facts = collect(Client.from_env(host=host), os.environ)
     if facts.engine.reach != "ok":
         return []
-    return said_findings(msgspec.structs.replace(facts, said=text), rules)
+    return said_findings(msgspec.structs.replace(facts, said=text, registries=_registries(text, facts)), rules)
+
+
+_REFERENCE = re.compile(r"\b(push|pull|run|to)\b:? +\[?((?:[\w-]+\.[\w.-]+|localhost|[\w.-]+:\d+)[\w.:-]*/[\w./:@-]+)")
+
+
+def _registries(text: str, facts: Facts) -> list[Registry]:
+    """The registry of the image that the message is about, asked."""
+    from dockyard.doctor.collect.registry import read_registry
+
+    match = _REFERENCE.search(text)
+    return [read_registry(match[2].rstrip("]:"), facts, image=True, push=match[1] != "pull")] if match else []
 
 
 def said_findings(facts: Facts, rules: list[Rule]) -> list[Finding]:
