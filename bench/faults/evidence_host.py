@@ -432,7 +432,8 @@ def _pids(ground: Ground, cited: Evidence, _: Match) -> Result:
 
 @reads("file", r"cpu\.stat nr_throttled / nr_periods")
 def _throttled(ground: Ground, cited: Evidence, _: Match) -> Result:
-    text = _cgroup_files(ground.subject["State"]["Pid"], "cpu.stat")[0]
+    texts = _cgroup_files(ground.subject["State"]["Pid"], "cpu.stat")
+    text = next(item for item in texts if "nr_throttled" in item)  # on a hybrid host the v2 tree has one without
     table = dict(line.split() for line in text.splitlines())
     throttled, periods = numbers(cited.observed)
     return int(table["nr_throttled"]) >= throttled > 0 and int(table["nr_periods"]) >= periods, text

@@ -67,6 +67,8 @@ class Gathering:
         engine: Engine = self.sections({"engine": lambda: read_engine(self.client)}).get("engine") or Engine(
             host=self.client.endpoint.host, reach="silent"
         )
+        if engine.reach == "ok" and engine.reach_detail:
+            self.missing["engine.about"] = engine.reach_detail
         caller = read_caller(self.environ, self.client.endpoint)
         api = self._api() if engine.reach == "ok" else {}
         root = f"/proc/{engine.pid}/root" if engine.pid else ""

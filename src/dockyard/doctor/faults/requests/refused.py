@@ -69,7 +69,7 @@ def _found(rule: str, where: Object, symptom: str, seen: list[Evidence], fix: Fi
 
 
 def name_taken(view: View) -> Iterator[Finding]:
-    match = _match(view, r'container name "?/?([^"\s]+?)"? is already in use by container "?([0-9a-f]{12,64})?')
+    match = _match(view, r'container name "?/?([^"\s]+?)"? is already in use by (?:container )?"?([0-9a-f]{12,64})?')
     holder = _container(view, match[2] or match[1]) if match else None
     if match is None or holder is None:
         return
