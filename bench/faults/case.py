@@ -88,8 +88,9 @@ def run_case(lab: Lab, case: Case, *, cure: bool = True) -> Verdict:
         verdict.false = [f"{item.id} {item.object}" for item in report.findings
                          if item.severity is Severity.FAULT and not right(item, case)]  # fmt: skip
         verdict.folded = bool(case.folds) and _one_root(report, verdict, case)
-        if cure and case.cure and verdict.rank:
-            _cure(lab, case, report.findings[verdict.rank - 1], verdict)
+        named = [verdict.rank] + ([verdict.rank_second] if case.second[0] else [])
+        if cure and case.cure and all(named):
+            _cure(lab, case, [report.findings[place - 1] for place in named], verdict)
         case.undo(lab)
         if not _settles(lab, case, True):
             verdict.valid, verdict.reason = False, "the probe fails after undo"
@@ -120,12 +121,13 @@ def rank_of(report: Report, rule: str, name: str, also: Iterable[str] = ()) -> i
     return next((place for place, item in enumerate(report.findings, 1) if _names(item, rule, name, also)), 0)
 
 
-def _cure(lab: Lab, case: Case, found: Finding, verdict: Verdict) -> None:
-    """Apply the fix on the lab's host, look, then take it back and look again."""
-    if found.fix is None or not found.fix.machine:
+def _cure(lab: Lab, case: Case, found: list[Finding], verdict: Verdict) -> None:
+    """Apply the fix on the lab's host (of a pair both), look, then take it back and look again."""
+    fixes = [item.fix for item in found if item.fix is not None and item.fix.machine]
+    if len(fixes) < len(found):
         return
-    verdict.cured = _all(lab, found.fix.commands) and _settles(lab, case, True)
-    verdict.undone = _all(lab, found.fix.undo) and _settles(lab, case, False)
+    verdict.cured = all(_all(lab, fix.commands) for fix in fixes) and _settles(lab, case, True)
+    verdict.undone = all(_all(lab, fix.undo) for fix in reversed(fixes)) and _settles(lab, case, False)
 
 
 def _settles(lab: Lab, case: Case, wanted: bool) -> bool:
