@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -181,6 +182,8 @@ def resolver(address: str) -> Step:
     def step(lab: Lab) -> None:
         serve("named")(lab)
         (lab.root / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:1 attempts:1\n")
+        if lab.kind == "dockerd":
+            time.sleep(5.5)  # Go's resolver looks at the file every five seconds (net/dnsclient_unix.go)
 
     return step
 

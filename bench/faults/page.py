@@ -92,9 +92,18 @@ def score(result: dict[str, Any]) -> dict[str, str]:
         "healthy hosts with a false alarm (at most 1 in 200)": f"{sum(bool(h['alarms']) for h in hosts)} of {len(hosts)}",
         "hosts left untouched": _share(sum(h["untouched"] for h in hosts), len(hosts)),
         "seconds to a diagnosis, median and 95 %": f"{statistics.median(times):.2f}, {times[int(len(times) * 0.95)]:.2f}",
+        **_speeds(result.get("speed") or {}),
         "baseline: message matching, rank 1": _share(sum(i["message"] for i in single), len(single)),
         "baseline: a new warning of docker info": _share(sum(i["warnings"] for i in single), len(single)),
     }  # fmt: skip
+
+
+def _speeds(speed: dict[str, Any]) -> dict[str, str]:
+    """Whole commands, start of the interpreter included."""
+    rows = {"quick": "`doctor` (3 s)", "deep": "`doctor --deep` (10 s)", "trace": "`trace` (1 s)"}
+    count = f"{speed['containers']} containers, load {speed['load']}" if speed else ""
+    return {f"seconds of {text}, median and 95 %": f"{speed[key][0]:.2f}, {speed[key][1]:.2f} ({count})" if speed else "not measured"
+            for key, text in rows.items()}  # fmt: skip
 
 
 def _share(part: int, whole: int) -> str:

@@ -12,6 +12,7 @@ from dockyard.doctor.collect.host import read_disks
 from dockyard.doctor.facts import Facts
 from dockyard.doctor.faults.requests.refused import corrected
 from dockyard.doctor.verbs.explain import matching, said_findings
+from dockyard.doctor.watch import CROWDED, tracked
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -43,6 +44,13 @@ def test_a_covered_mount_is_not_taken_for_what_lies_there(tmp_path: Path) -> Non
     (tmp_path / "mountinfo").write_text("\n".join(rows) + "\n")
     disks = read_disks(str(tmp_path / "root"), "/data")
     assert [(disk.path, disk.kind, disk.options) for disk in disks] == [("/data", "ext4", "rw,relatime")]
+
+
+def test_a_crowded_connection_table_is_seen(tmp_path: Path) -> None:
+    assert tracked(str(tmp_path)) == 0.0
+    (tmp_path / "nf_conntrack_count").write_text("950\n")
+    (tmp_path / "nf_conntrack_max").write_text("1000\n")
+    assert tracked(str(tmp_path)) >= CROWDED
 
 
 def test_names_are_corrected_by_the_grammar() -> None:
