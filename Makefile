@@ -44,9 +44,10 @@ fuzz: ## the API and the parsers fuzzed for longer, from another seed each time
 crash: ## kill -9 at random under load for ten minutes, from another seed each time
 	@DOCKYARD_CRASH_SECONDS=600 DOCKYARD_CRASH_SEED=$$(date +%s) $(PY) -m pytest -q -s --timeout=3600 tests/kernel/test_engine_crash_load.py
 
-bench-faults: ## every fault, pairs and 200 healthy hosts on both engines, then docs/doctor-scores.md (an hour)
+bench-faults: ## every fault, pairs, cascades, 200 healthy hosts on both engines, then docs/doctor-scores.md (two hours; goes on when stopped)
 	@for engine in dockerd dockyard; do \
-	    $(PY) -m bench.faults --engine $$engine --pairs --healthy 200 --out bench/faults/$$engine.json; done
+	    $(PY) -m bench.faults --engine $$engine --pairs --healthy 200 --speed 100 --out bench/faults/$$engine.json; done
 	@$(PY) -m bench.faults --page bench/faults/dockerd.json bench/faults/dockyard.json > docs/doctor-scores.md
+	@$(PY) -m bench.faults --catalogue > docs/doctor-catalogue.md
 
 .PHONY: bench-faults help setup demo test check fix examples docs conformance scoreboard fuzz crash

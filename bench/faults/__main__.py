@@ -1,7 +1,7 @@
 """``python -m bench.faults --engine dockerd --out FILE``: inject every fault, ask the doctor, score; hosts without a fault too.
 
 ``--page FILE...`` prints docs/doctor-scores.md from such results. A case whose probe does not behave is void and counts
-for nothing; it is listed.
+for nothing; it is listed. ``--out`` is written after each case, so that a stopped run goes on; ``--part`` shares it out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -20,33 +19,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.faults import healthy
+from bench.faults import catalogue, healthy, speed
 from bench.faults.baseline import by_message, by_warnings
 from bench.faults.case import Case, Verdict, diagnose, run_case
 from bench.faults.lab import Lab
+from bench.faults.page import page, score
 from dockyard.doctor.finding import Severity
 
-FAMILIES = ("net", "start", "limits", "ports", "host", "registry")
-LOOKALIKES = {
-    "no such file or directory": ("CTR-04", "CTR-05", "CTR-06", "CTR-20", "CTR-03"),
-    "exec format error": ("CTR-08", "CTR-09/no-shebang", "CTR-09/bom", "CTR-09/empty"),
-    "permission denied": ("CTR-02/mode", "CTR-02/directory", "CTR-10", "SEC-01"),
-    "exit 137": ("RES-01", "CTR-11"),
-    "operation not permitted": ("SEC-04/ping", "SEC-04/chown", "SEC-04/mount", "SEC-09", "STO-08"),
-    "no way out": ("NET-01", "NET-01/bridge", "NET-03/rule", "NET-03/user", "NET-03/nft-policy", "NET-03/replies", "NET-04",
-                   "NET-05", "NET-10/nomaster", "NET-10/veth-down", "NET-10/bridge-down", "NET-08"),
-    "published port does not answer": ("PUB-04", "PUB-05", "PUB-12/user", "PUB-12/forward"),
-    "port is taken": ("PUB-01", "PUB-02", "PUB-03"),
-    "name does not resolve": ("DNS-01", "DNS-03", "DNS-05", "DNS-10", "NET-15"),
-    "x509": ("REG-01", "REG-03/other-name", "REG-03/common-name-only", "REG-04", "REG-05/extension", "REG-05/directory",
-             "TIM-01", "TIM-02"),
-    "unauthorized": ("REG-09", "REG-10", "REG-12"),
-    "image cannot be pulled": ("IMG-01", "IMG-02", "IMG-03", "IMG-05", "IMG-11", "REG-02", "REG-06/nobody", "REG-06/filtered"),
-    "unhealthy": ("CTR-17/no-tool", "CTR-17/wrong-port", "CTR-18"),
-    "restarts again and again": ("CTR-16", "CMP-10", "NET-15"),
-}  # fmt: skip
-
-
+FAMILIES = ("net", "start", "limits", "ports", "host", "registry", "refused", "audit", "build", "compose", "more")
 def load(families: Iterable[str]) -> list[Case]:
     return [case for name in families for case in importlib.import_module(f"bench.faults.cases_{name}").CASES]
 
@@ -54,15 +34,17 @@ def load(families: Iterable[str]) -> list[Case]:
 def row(case: Case, verdict: Verdict, seconds: float, baselines: dict[str, bool]) -> dict[str, Any]:
     return {
         "case": case.label, "fault": case.id, "valid": verdict.valid, "reason": verdict.reason, "rank": verdict.rank,
-        "second": verdict.rank_second, "pair": bool(case.second[0]), "false": verdict.false, "cured": verdict.cured,
-        "undone": verdict.undone, "seconds": round(verdict.seconds, 3), "took": round(seconds, 1), **baselines,
+        "second": verdict.rank_second, "pair": bool(case.second[0]),
+        "cascade": bool(case.folds), "folded": verdict.folded, "false": verdict.false, "cured": verdict.cured,
+        "undone": verdict.undone, "seconds": round(verdict.seconds, 3), "took": round(seconds, 1),
+        "cited": len(verdict.readings), "confirmed": sum(item.confirmed is True for item in verdict.readings),
+        "refuted": [str(item) for item in verdict.readings if item.confirmed is not True], **baselines,
     }  # fmt: skip
 
 
-def run_cases(lab: Lab, cases: list[Case], *, cure: bool) -> list[dict[str, Any]]:
-    rows = []
+def run_cases(lab: Lab, cases: list[Case], kept: Kept, *, cure: bool) -> None:
     for number, case in enumerate(cases, 1):
-        if lab.kind not in case.engines:
+        if lab.kind not in case.engines or case.label in kept.labels:
             continue
         start, named = time.monotonic(), {"message": False, "warnings": False}
         try:
@@ -76,10 +58,46 @@ def run_cases(lab: Lab, cases: list[Case], *, cure: bool) -> list[dict[str, Any]
             verdict = run_case(lab, dataclasses.replace(case, diagnose=look), cure=cure)
         except Exception as error:  # noqa: BLE001 - one case must not end the run; it is void and said
             verdict = Verdict(case.label, False, f"{type(error).__name__}: {error}"[:200])
-        rows.append(row(case, verdict, time.monotonic() - start, named))
-        mark = "void" if not verdict.valid else "ok" if verdict.rank == 1 and not verdict.false else "MISS"
+        kept.add("cases", row(case, verdict, time.monotonic() - start, named))
+        good = verdict.rank == 1 and not verdict.false and (not case.folds or verdict.folded)
+        mark = "void" if not verdict.valid else "ok" if good else "MISS"
         print(f"{number:3}/{len(cases)} {mark:4} {case.label:40} {verdict.reason}", file=sys.stderr, flush=True)
-    return rows
+        if mark == "MISS" and verdict.report is not None:
+            said = [f"{item.key} (folded: {', '.join(sorted({below.id for below in item.folded}))})" for item in verdict.report.findings]
+            print(f"         named: {'; '.join(said) or 'nothing'}; wanted {case.id}:{case.object}", file=sys.stderr, flush=True)
+        for item in verdict.readings:
+            if item.confirmed is not True:
+                print(f"         {item}", file=sys.stderr, flush=True)
+
+
+class Kept:
+    """Results so far, written after each case, so that a run that was stopped goes on where it was."""
+
+    def __init__(self, path: str, engine: str, *, fresh: bool) -> None:
+        self.path = Path(path) if path else None
+        self.result: dict[str, Any] = {"engine": engine, "machine": _machine(), "cases": [], "healthy": [], "speed": {}}
+        if self.path and self.path.exists() and not fresh:
+            found = json.loads(self.path.read_text())
+            if found["engine"] == engine:
+                self.result = found
+
+    @property
+    def labels(self) -> set[str]:
+        return {item["case"] for item in self.result["cases"]}
+
+    @property
+    def seeds(self) -> set[int]:
+        return {item["seed"] for item in self.result["healthy"]}
+
+    def add(self, key: str, item: dict[str, Any]) -> None:
+        self.result[key].append(item)
+        self.write()
+
+    def write(self) -> None:
+        if self.path:
+            new = self.path.with_name(self.path.name + ".new")
+            new.write_text(json.dumps(self.result, indent=1))
+            new.replace(self.path)
 
 
 def snapshot(lab: Lab) -> str:
@@ -90,92 +108,43 @@ def snapshot(lab: Lab) -> str:
                   "ls -la /etc/docker")  # fmt: skip
 
 
-def run_healthy(lab: Lab, count: int) -> list[dict[str, Any]]:
-    rows = []
-    for seed in range(count):
+def run_healthy(lab: Lab, seeds: Iterable[int], kept: Kept) -> None:
+    for seed in seeds:
+        if seed in kept.seeds:
+            continue
         try:
             oddities = healthy.populate(lab, seed)
             before, start = snapshot(lab), time.monotonic()
             report = diagnose(lab)
             spent = time.monotonic() - start
             alarms = [f"{item.id} {item.object}" for item in report.findings if item.severity is Severity.FAULT]
-            rows.append({"seed": seed, "oddities": oddities, "alarms": alarms, "seconds": round(spent, 3),
-                         "untouched": snapshot(lab) == before})  # fmt: skip
-            print(f"healthy {seed + 1}/{count} {alarms or ''}", file=sys.stderr, flush=True)
+            kept.add("healthy", {"seed": seed, "oddities": oddities, "alarms": alarms, "seconds": round(spent, 3),
+                                 "untouched": snapshot(lab) == before})  # fmt: skip
+            print(f"healthy {seed} {alarms or ''}", file=sys.stderr, flush=True)
         finally:
             healthy.clean(lab)
-    return rows
-
-
-def page(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "# How well the doctor does", "",
-        "Generated by `python -m bench.faults --page`; how to run it is in [bench/faults](../bench/faults/README.md).",
-        "Each fault is injected for real in a throw-away host with a private engine; a case counts only when its probe",
-        "passes before, fails after the injection, and passes again after undo.", "",
-        "| | " + " | ".join(result["engine"] for result in results) + " |",
-        "|---" * (len(results) + 1) + "|",
-    ]  # fmt: skip
-    table = [score(result) for result in results]
-    for name in table[0]:
-        lines.append(f"| {name} | " + " | ".join(item[name] for item in table) + " |")
-    for result in results:
-        lines += ["", f"## Every case on {result['engine']}", "", result["machine"], "",
-                  "| case | rank | false | cured | undone | by message | seconds |", "|---|---|---|---|---|---|---|"]  # fmt: skip
-        for item in result["cases"]:
-            rank = f"{item['rank']} and {item['second']}" if item["pair"] else str(item["rank"])
-            cells = [item["case"], rank if item["valid"] else f"void: {item['reason']}", ", ".join(item["false"]),
-                     _said(item["cured"]), _said(item["undone"]), _said(item["message"] or None), f"{item['seconds']:.2f}"]  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _said(value: bool | None) -> str:
-    return {True: "yes", False: "NO", None: ""}[value]
-
-
-def score(result: dict[str, Any]) -> dict[str, str]:
-    valid = [item for item in result["cases"] if item["valid"]]
-    single, pairs = [i for i in valid if not i["pair"]], [i for i in valid if i["pair"]]
-    alike = {label: [i for i in single if i["case"] in names] for label, names in LOOKALIKES.items()}
-    groups = [sum(i["rank"] == 1 for i in rows) / len(rows) for rows in alike.values() if rows]
-    machine = [i for i in single if i["cured"] is not None]
-    times = sorted(i["seconds"] for i in valid) or [0.0]
-    hosts = result["healthy"]
-    return {
-        "single faults, valid cases": f"{len(single)} (void: {sum(not i['valid'] for i in result['cases'])})",
-        "rank 1 (target 0.95)": _share(sum(i["rank"] == 1 for i in single), len(single)),
-        "rank 1 to 3": _share(sum(0 < i["rank"] <= 3 for i in single), len(single)),
-        "precision: true among the faults named": _share(
-            sum(i["rank"] > 0 for i in single), sum((i["rank"] > 0) + len(i["false"]) for i in single)),
-        "look-alikes, mean over groups (target 0.90)": f"{statistics.mean(groups):.2f} of {len(groups)} groups" if groups else "",
-        "pairs, both named (target 0.75)": _share(sum(i["rank"] > 0 and i["second"] > 0 for i in pairs), len(pairs)),
-        "cures that work, of those for a machine (0.95)": _share(sum(i["cured"] is True for i in machine), len(machine)),
-        "undo that works": _share(sum(i["undone"] is True for i in machine), len(machine)),
-        "healthy hosts with a false alarm (at most 1 in 200)": f"{sum(bool(h['alarms']) for h in hosts)} of {len(hosts)}",
-        "hosts left untouched": _share(sum(h["untouched"] for h in hosts), len(hosts)),
-        "seconds to a diagnosis, median and 95 %": f"{statistics.median(times):.2f}, {times[int(len(times) * 0.95)]:.2f}",
-        "baseline: message matching, rank 1": _share(sum(i["message"] for i in single), len(single)),
-        "baseline: a new warning of docker info": _share(sum(i["warnings"] for i in single), len(single)),
-    }  # fmt: skip
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.2f} ({part} of {whole})" if whole else "none"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("--engine", choices=("dockerd", "dockyard"), default="dockerd")
     parser.add_argument("--families", default=",".join(FAMILIES), help="which cases (default: all)")
-    parser.add_argument("--pairs", action="store_true", help="masked pairs too")
+    parser.add_argument("--only", default="", help="cases whose label begins so (several: A,B)")
+    parser.add_argument("--pairs", action="store_true", help="masked pairs and cascades too")
     parser.add_argument("--healthy", type=int, default=0, metavar="N", help="so many healthy hosts too")
+    parser.add_argument("--speed", type=int, default=0, metavar="N", help="measure quick, deep and trace with N containers too")
     parser.add_argument("--no-cure", action="store_true", help="do not apply the cures")
-    parser.add_argument("--out", default="", help="write the results here as JSON")
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="the K-th of N parts; --page puts them together")
+    parser.add_argument("--out", default="", help="write the results here as JSON; what is there already is not run again")
+    parser.add_argument("--fresh", action="store_true", help="run what is there already, too")
+    parser.add_argument("--catalogue", action="store_true", help="print docs/doctor-catalogue.md")
     parser.add_argument("--page", nargs="+", default=[], metavar="FILE", help="print the page of these results")
     options = parser.parse_args()
     if options.page:
         print(page([json.loads(Path(name).read_text()) for name in options.page]), end="")
+        return 0
+    if options.catalogue:
+        print(catalogue.page(load([*FAMILIES, "pairs", "cascades"])), end="")
         return 0
     if os.geteuid():
         parser.error("needs root: it makes namespaces and starts engines")
@@ -183,19 +152,26 @@ def main() -> int:
         lab = Lab(Path(place) / "lab", kind=options.engine)
         try:
             lab.start()
-            version = str(lab.client.request("GET", "/version")["Version"])
-            rows = run_cases(lab, load(filter(None, options.families.split(","))), cure=not options.no_cure)
-            if options.pairs:
-                rows += run_cases(lab, load(["pairs"]), cure=False)
-            hosts = run_healthy(lab, options.healthy)
+            kept = _run(lab, options)
         finally:
             lab.stop()
-    result = {"engine": f"{options.engine} {version}", "machine": _machine(), "cases": rows, "healthy": hosts}
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1))
-    for name, value in score(result).items():
-        print(f"{name:55} {value}")
+    for name, value in score(kept.result).items():
+        print(f"{name:62} {value}")
     return 0
+
+
+def _run(lab: Lab, options: argparse.Namespace) -> Kept:
+    version = str(lab.client.request("GET", "/version")["Version"])
+    kept = Kept(options.out, f"{options.engine} {version}", fresh=options.fresh)
+    which, parts = (int(word) for word in options.part.split("/"))
+    cases = load([*filter(None, options.families.split(",")), *(["pairs", "cascades"] if options.pairs else [])])
+    cases = [case for case in cases if case.label.startswith(tuple(options.only.split(",")))][which - 1 :: parts]
+    run_cases(lab, cases, kept, cure=not options.no_cure)
+    run_healthy(lab, range(which - 1, options.healthy, parts), kept)
+    if options.speed:
+        kept.result["speed"] = speed.measure(lab, options.speed)
+        kept.write()
+    return kept
 
 
 def _machine() -> str:

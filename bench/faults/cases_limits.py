@@ -80,8 +80,14 @@ def _with_app(lab: Lab) -> None:
 
 
 def _log_of(size: int) -> Any:
+    """A log of that size: a hole, and lines at its end, where readers of the last lines begin."""
+    line = '{"log":"so it goes\\n","stream":"stdout","time":"2026-01-01T00:00:00.000000000Z"}'
+
     def step(lab: Lab) -> None:
-        lab.sh(f"truncate -s {size} {lab.inspect('app')['LogPath']}")
+        path = lab.inspect("app")["LogPath"]
+        lab.sh(f"truncate -s {size} {path}")
+        if size:
+            lab.sh(f"echo >> {path}; for i in $(seq 100); do echo '{line}'; done >> {path}")
 
     return step
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +22,8 @@ from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
 from bench.faults.case import Case, Step
+from bench.faults.cases_refused import explained
+from bench.faults.lab import IMAGE as LAB_IMAGE
 from bench.faults.lab import OUTSIDE, Lab, enter
 from dockyard.doctor.collect import collect
 from dockyard.doctor.collect.registry import read_registry
@@ -178,6 +182,8 @@ def resolver(address: str) -> Step:
     def step(lab: Lab) -> None:
         serve("named")(lab)
         (lab.root / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:1 attempts:1\n")
+        if lab.kind == "dockerd":
+            time.sleep(5.5)  # Go's resolver looks at the file every five seconds (net/dnsclient_unix.go)
 
     return step
 
@@ -185,6 +191,25 @@ def resolver(address: str) -> Step:
 def challenge(number: int, host: str = HOST) -> str:
     """Each case its own realm: a token of an earlier one must not be good here."""
     return f'Bearer realm="https://{host}/token?{number}",service="site"'
+
+
+def pushes(lab: Lab) -> bool:
+    """Is an image of the lab pushed?"""
+    name = f"{HOST}/team/lab"
+    lab.vars["image"] = f"{name}:1.0"
+    lab.client.request("POST", f"/images/{LAB_IMAGE}/tag", {"repo": name, "tag": "1.0"})
+    headers = {"X-Registry-Auth": base64.urlsafe_b64encode(b"{}").decode()}
+    try:
+        answer = list(lab.client.objects("POST", f"/images/{name}/push", {"tag": "1.0"}, headers=headers, timeout=20))
+    except DockyardError as error:
+        answer = [{"error": error.message}]
+    said = " ".join(str(row["error"]) for row in answer if "error" in row)
+    lab.vars["error"] = f"docker push {name}:1.0\n{said}"
+    return not said
+
+
+def push_case(rule: str, inject: Step, undo: Step, name: str = f"{HOST}/team/lab:1.0") -> Case:
+    return Case(rule, name, undo, pushes, inject, undo, diagnose=explained)
 
 
 _FULL = f"{HOST}/{IMAGE}"
@@ -208,6 +233,8 @@ CASES = [
     case("IMG-03", wanted(f"{HOST}/shop/ap:1.0"), wanted(_FULL), name=f"{HOST}/shop/ap:1.0"),
     case("IMG-05", serve(status=429, headers=_SPENT), serve(), name=_FULL),
     Case("IMG-11", f"{NAME}:{PORT}/{IMAGE}", by_name, pulls, resolver("203.0.113.9"), resolver(OUTSIDE), diagnose=about_image),
+    push_case("IMG-04", serve(challenge=challenge(4), push="denied"), serve(challenge=challenge(4))),
+    push_case("REG-07", serve(limit=100_000), serve(), HOST),
     case("TIM-01", serve("early"), serve()),
     case("TIM-02", serve("old"), serve()),
 ]

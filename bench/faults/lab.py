@@ -180,6 +180,15 @@ class Lab:
             self.client.request("POST", f"/containers/{key}/start")
         return key
 
+    def tries_to_start(self, name: str) -> bool:
+        """Start a container; False, and the engine's words in ``vars["error"]``, when it does not come up."""
+        try:
+            self.client.request("POST", f"/containers/{name}/start")
+        except DockyardError as error:
+            self.vars["error"] = str(error)
+            return False
+        return True
+
     def serve(self, name: str, port: int, bind: str = "0.0.0.0", **host_config: Any) -> str:
         """A container with a web server on ``port``."""
         command = ["httpd", "-f", "-p", f"{bind}:{port}", "-h", "/"]

@@ -1,7 +1,8 @@
 """A registry that can be wrong in chosen ways: one image, told by a JSON document (path as the only argument).
 
 Keys: listen [address, port]; certificate and key (paths; none: plain HTTP); status (of every manifest request);
-headers (of those); challenge (WWW-Authenticate of /v2/); token (claims of what /token gives); platforms of the index.
+headers (of those); push ("denied") and limit (bytes of an upload); challenge (WWW-Authenticate of /v2/); token (claims of
+what /token gives); platforms of the index.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tarfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 REPOSITORY, TAG = "shop/app", "1.0"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -54,6 +56,7 @@ def content(platforms: list[str]) -> dict[str, tuple[str, bytes]]:
 class Handler(BaseHTTPRequestHandler):
     settings: ClassVar[dict[str, Any]] = {}
     files: ClassVar[dict[str, tuple[str, bytes]]] = {}
+    uploads: ClassVar[dict[str, bytes]] = {}
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
@@ -62,9 +65,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         if path == "/token":
-            self._answer(
-                200, "application/json", json.dumps({"token": _jwt(self.settings.get("token") or {})}).encode()
-            )
+            claims = self.settings.get("token") or {}
+            if "scope=" in self.path:
+                claims = {"access": self._granted(), **claims}
+            self._answer(200, "application/json", json.dumps({"token": _jwt(claims)}).encode())
         elif self.settings.get("challenge") and not self._authorised():
             self._answer(401, "application/json", b'{"errors":[{"code":"UNAUTHORIZED"}]}',
                          {"WWW-Authenticate": self.settings["challenge"]})  # fmt: skip
@@ -75,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.settings.get("status") and "/manifests/" in path:
             self._answer(self.settings["status"], "application/json", b'{"errors":[{"code":"TOOMANYREQUESTS"}]}',
                          self.settings.get("headers") or {})  # fmt: skip
-        elif path.startswith(f"/v2/{REPOSITORY}/") and path.rpartition("/")[2] in self.files:
+        elif path.startswith("/v2/") and path.rpartition("/")[2] in self.files and (path.split("/")[-1] != TAG or REPOSITORY in path):
             key = path.rpartition("/")[2]
             kind, data = self.files[key]
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -83,6 +87,57 @@ class Handler(BaseHTTPRequestHandler):
         else:
             code = "MANIFEST_UNKNOWN" if path.startswith(f"/v2/{REPOSITORY}/") else "NAME_UNKNOWN"
             self._answer(404, "application/json", json.dumps({"errors": [{"code": code}]}).encode())
+
+    def _granted(self) -> list[dict[str, Any]]:
+        """What the scope asks for, without push where that is denied."""
+        scope = unquote(self.path.partition("scope=")[2].partition("&")[0]).split(":")
+        actions = [word for word in scope[-1].split(",") if word != "push" or self.settings.get("push") != "denied"]
+        return [{"type": "repository", "name": ":".join(scope[1:-1]), "actions": actions}]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.settings.get("challenge") and not self._authorised():
+            self._answer(401, "application/json", b'{"errors":[{"code":"UNAUTHORIZED"}]}',
+                         {"WWW-Authenticate": self.settings["challenge"]})  # fmt: skip
+        elif self.settings.get("push") == "denied":
+            body = b'{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}'
+            self._answer(403, "application/json", body)
+        else:
+            self._answer(202, "application/json", b"", {"Location": f"{self.path.rstrip('/')}/1"})
+
+    def do_PATCH(self) -> None:
+        data = self._body()
+        if self._too_big(data):
+            return
+        self.uploads[self.path.partition("?")[0]] = self.uploads.get(self.path.partition("?")[0], b"") + data
+        self._answer(202, "application/json", b"", {"Location": self.path, "Range": f"0-{max(len(data) - 1, 0)}"})
+
+    def do_PUT(self) -> None:
+        """The end of an upload, or a manifest: kept, so that the client can look whether it is there."""
+        data = self.uploads.pop(self.path.partition("?")[0], b"") + self._body()
+        if self._too_big(data):
+            return
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.files[digest] = (self.headers.get("Content-Type", "application/octet-stream"), data)
+        self._answer(201, "application/json", b"", {"Docker-Content-Digest": digest, "Location": self.path.partition("?")[0]})
+
+    def _too_big(self, data: bytes) -> bool:
+        limit = self.settings.get("limit")
+        if limit and len(data) > limit:
+            self._answer(413, "text/html", b"<html><head><title>413 Request Entity Too Large</title></head></html>")
+            return True
+        return False
+
+    def _body(self) -> bytes:
+        """Of a known length or in chunks."""
+        if self.headers.get("Transfer-Encoding", "") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        data = b""
+        while count := int(self.rfile.readline().split(b";")[0], 16):
+            data += self.rfile.read(count)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
 
     def _authorised(self) -> bool:
         """A token whose audience is ours and whose time has come, as the reference registry asks."""
@@ -103,6 +158,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def version_string(self) -> str:
+        return "nginx/1.24.0"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""

@@ -76,6 +76,7 @@ def strip(facts: Facts) -> Facts:
         usage=_document(facts.usage),
         logs={key: _text(text) for key, text in facts.logs.items()},
         port_owners={key: _text(text) for key, text in facts.port_owners.items()},
+        said=_text(facts.said),
         files={key: _file(fact) for key, fact in facts.files.items()},
     )
 

@@ -108,17 +108,18 @@ def concerns(found: Finding, subject: str, view: View) -> bool:
 def fold(findings: list[Finding], rules: dict[str, Rule]) -> list[Finding]:
     """One root, its consequences below it: B folds under A when A's rule causes B and they share an object."""
     roots = rank(findings)
+    reach = {key: _reach(key, rules) for key in {item.id for item in roots}}
+    by_id: dict[str, list[tuple[int, Finding]]] = {}
+    for place, item in enumerate(roots):
+        by_id.setdefault(item.id, []).append((place, item))
     below: dict[str, list[Finding]] = {}
     gone: set[str] = set()
     for child in roots:
-        parents = [
-            parent
-            for parent in roots
-            if parent is not child and child.id in _reach(parent.id, rules) and _share(parent, child)
-        ]
-        parents = [parent for parent in parents if parent.id not in _reach(child.id, rules)]
-        if parents:
-            below.setdefault(parents[0].key, []).append(child)
+        able = [key for key in by_id if child.id in reach[key] and key not in reach[child.id]]
+        sharing = (pair for key in able for pair in by_id[key] if pair[1] is not child and _share(pair[1], child))
+        parent = min(sharing, key=lambda pair: pair[0], default=None)
+        if parent is not None:
+            below.setdefault(parent[1].key, []).append(child)
             gone.add(child.key)
     return [replace(root, folded=_descend(root, below)) for root in roots if root.key not in gone]
 

@@ -187,6 +187,7 @@ class Registry(Struct, frozen=True):
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     challenge: str = ""
+    by_proxy: str = ""  # how the connection went through the caller's proxy: ok, or why not; empty: not tried
     realm_connect: str = ""
     token: dict[str, Any] = field(default_factory=dict)
     date: float = 0.0
@@ -194,6 +195,7 @@ class Registry(Struct, frozen=True):
     certs_d: list[str] = field(default_factory=list)
     repository: str = ""
     reference: str = ""
+    actions: str = ""  # what the token was asked for: "pull", or "pull,push" where a push was refused
     manifest_status: int = 0
     manifest_code: str = ""
     tags: list[str] = field(default_factory=list)
@@ -225,6 +227,7 @@ class Caller(Struct, frozen=True):
     group_file: list[int] = field(default_factory=list)  # groups of this user by /etc/group
     environ: dict[str, str] = field(default_factory=dict)  # DOCKER_* and proxies only
     context: str = ""
+    terminal: bool | None = None  # is standard input one?
 
 
 class Host(Struct, frozen=True):
@@ -269,5 +272,6 @@ class Facts(Struct, frozen=True):
     log_sizes: dict[str, int] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     registries: list[Registry] = field(default_factory=list)
+    said: str = ""  # the message, with the command if given, that the user asks about
     missing: dict[str, str] = field(default_factory=dict)
     collect_ms: dict[str, float] = field(default_factory=dict)

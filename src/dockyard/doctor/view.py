@@ -28,6 +28,8 @@ class Published(NamedTuple):
 
 
 class Container:
+    """One container of the engine; what it is asked for again and again is worked out once."""
+
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
         self.id = str(document.get("Id", ""))
@@ -64,16 +66,16 @@ class Container:
     def labels(self) -> dict[str, str]:
         return self.config.get("Labels") or {}
 
-    @property
+    @cached_property
     def networks(self) -> dict[str, dict[str, Any]]:
         networks = (self.document.get("NetworkSettings") or {}).get("Networks") or {}
         return {name: value for name, value in networks.items() if isinstance(value, dict)}
 
-    @property
+    @cached_property
     def mounts(self) -> list[dict[str, Any]]:
         return [mount for mount in self.document.get("Mounts") or [] if isinstance(mount, dict)]
 
-    @property
+    @cached_property
     def published(self) -> list[Published]:
         """Ports that are bound now (running), else those asked for."""
         ports = (self.document.get("NetworkSettings") or {}).get("Ports") or {}
@@ -155,11 +157,11 @@ class View:
     def firewall(self) -> Ruleset:
         return read_firewall(self.facts.firewall)
 
-    @property
+    @cached_property
     def running(self) -> list[Container]:
         return [container for container in self.containers if container.running]
 
-    @property
+    @cached_property
     def bridges(self) -> list[Network]:
         """Bridge networks of this engine that have a subnet."""
         return [network for network in self.networks if network.bridge and network.subnets]
@@ -170,8 +172,17 @@ class View:
             return any(each.name == name or each.id.startswith(name) for each in self.containers)
         return any(name in (each.name, each.id[:12], each.id) for each in self.networks)
 
+    @cached_property
+    def _by_network(self) -> dict[str, list[Container]]:
+        found: dict[str, list[Container]] = {}
+        for container in self.running:
+            for name in container.networks:
+                found.setdefault(name, []).append(container)
+        return found
+
     def members(self, network: Network) -> list[Container]:
-        return [container for container in self.running if network.name in container.networks]
+        """Running containers on it. Looked up: a host can have thousands of both."""
+        return self._by_network.get(network.name, [])
 
     def address(self, container: Container, network: Network) -> str:
         return str(container.networks.get(network.name, {}).get("IPAddress") or "")
@@ -194,9 +205,12 @@ class View:
         lines = [line.strip() for line in self.log(container).splitlines() if re.search(pattern, line, re.IGNORECASE)]
         return lines[-1][:300] if lines else ""
 
+    @cached_property
+    def _links_by_name(self) -> dict[str, Link]:
+        return {link.name: link for link in (self.facts.host_net.links if self.facts.host_net else [])}
+
     def host_link(self, name: str) -> Link | None:
-        links = self.facts.host_net.links if self.facts.host_net else []
-        return next((link for link in links if link.name == name), None)
+        return self._links_by_name.get(name)
 
     @cached_property
     def links_by_index(self) -> dict[int, Link]:

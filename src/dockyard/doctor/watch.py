@@ -1,7 +1,8 @@
 """The flight recorder: engine events, links, rule sets and sysctls, with who changed them where that can be known.
 
 Sources: the engine's event stream (a thread), rtnetlink multicast for links, addresses and routes, `nft monitor` where it
-exists (its trace names the process), and a comparison of what has no notification (sysctls) every two seconds. Each
+exists (its trace names the process), and a comparison of what has no notification (sysctls, how full the table of connections
+is) every two seconds. Each
 line has a time; ten minutes are kept, and a full examination follows every change of the kernel's side.
 """
 
@@ -34,6 +35,8 @@ SYSCTL_SECONDS = 2.0
 _GROUPS = 0x1 | 0x10 | 0x40  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE
 _NAMES = {16: "link changed", 17: "link removed", 20: "address added", 21: "address removed", 24: "route added",
           25: "route removed"}  # fmt: skip
+_TRACKED = "/proc/sys/net/netfilter"
+CROWDED = 0.9  # of the connection table: beyond it new connections begin to be dropped at random (NET-20)
 _SYSCTLS = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
 
 
@@ -118,8 +121,13 @@ class Recorder:
                     child.kill()
 
     def _sysctls(self) -> None:
-        seen = self._read_sysctls()
+        seen, crowded = self._read_sysctls(), False
         while not self.stop.wait(SYSCTL_SECONDS):
+            share = tracked(_TRACKED)
+            if (share >= CROWDED) is not crowded:
+                crowded = not crowded
+                text = f"table of connections {share:.0%} full" + ("" if crowded else " again")
+                self.note("conntrack", text, kernel=crowded)
             now = self._read_sysctls()
             for name, value in now.items():
                 if seen.get(name) != value:
@@ -138,6 +146,16 @@ class Recorder:
             return found
 
         return inside(self.pid, read)
+
+
+def tracked(directory: str) -> float:
+    """Share of the connection table that is in use, 0 where it cannot be read. The table is the machine's: its limit is that
+    of the first namespace."""
+    try:
+        with open(f"{directory}/nf_conntrack_count") as used, open(f"{directory}/nf_conntrack_max") as most:
+            return int(used.read()) / max(1, int(most.read()))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _subscribe() -> socket.socket:

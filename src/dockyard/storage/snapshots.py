@@ -114,7 +114,13 @@ class SnapshotStore:
 
     def lowers(self, snapshot: Snapshot) -> list[str]:
         """Lower directories, topmost first; mounts the layers that are not."""
-        paths = [self._layers.mount(diff_id) for diff_id in reversed(snapshot.diff_ids)]
+        return self._lowers(snapshot, [self._layers.mount(diff_id) for diff_id in reversed(snapshot.diff_ids)])
+
+    def lower_paths(self, snapshot: Snapshot) -> list[str]:
+        """As `lowers`, and mounts nothing: a layer that no container has used yet is an empty directory."""
+        return self._lowers(snapshot, [str(self._layers.path(diff_id, "fs")) for diff_id in reversed(snapshot.diff_ids)])
+
+    def _lowers(self, snapshot: Snapshot, paths: list[str]) -> list[str]:
         uppers = []
         parent = snapshot.parent
         while parent is not None:

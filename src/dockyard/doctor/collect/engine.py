@@ -10,9 +10,11 @@ import socket
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dockyard.client import Client, Endpoint
 from dockyard.doctor.collect.files import host_file
+from dockyard.doctor.collect.parallel import each
 from dockyard.doctor.facts import Caller, Engine
 from dockyard.errors import DockyardError
 
@@ -26,13 +28,11 @@ def read_engine(client: Client) -> Engine:
     """Everything about the engine. Never raises for a dead or hostile one: `Engine.reach` says how it ended."""
     endpoint = client.endpoint
     reach, detail = reach_of(endpoint)
-    version, info = {}, {}
-    if reach == "ok":
-        try:
-            version = client.request("GET", "/version", timeout=REACH_TIMEOUT)
-            info = client.request("GET", "/info", timeout=REACH_TIMEOUT * 2)
-        except DockyardError as error:
-            reach, detail = _refused_api(error), str(error)
+    answers, errors = _about(client) if reach == "ok" else ({}, {})
+    version, info = answers.get("/version"), answers.get("/info")
+    if errors:
+        refused = next((text for text in errors.values() if _refused_api(text)), "")
+        reach, detail = "version" if refused else reach, refused or "; ".join(errors.values())
     pid = peer_pid(endpoint) if reach not in ("absent", "refused", "denied") else 0
     pid = pid if _is_engine(pid) else _engine_by_socket(endpoint)
     command = _words(pid, "cmdline")
@@ -80,9 +80,22 @@ def _reach_by_code(endpoint: Endpoint, error: DockyardError) -> str:
     return "error"
 
 
-def _refused_api(error: DockyardError) -> str:
-    text = error.message.lower()
-    return "version" if "is too old" in text or "is too new" in text else "error"
+def _about(client: Client) -> tuple[dict[str, Any], dict[str, str]]:
+    """/version and /info side by side: an engine that is slow with one of them still answers to the rest."""
+
+    def ask(path: str) -> Any:
+        try:
+            return client.request("GET", path, timeout=REACH_TIMEOUT)
+        except DockyardError as error:
+            return error
+
+    found, late = each(("/version", "/info"), ask, REACH_TIMEOUT)
+    errors = {path: str(value) for path, value in found.items() if isinstance(value, DockyardError)}
+    return {path: value for path, value in found.items() if path not in errors}, errors | late
+
+
+def _refused_api(text: str) -> bool:
+    return "is too old" in text.lower() or "is too new" in text.lower()
 
 
 def peer_pid(endpoint: Endpoint) -> int:
@@ -186,7 +199,7 @@ def _hosts(words: list[str], config_path: str, pid: int) -> list[str]:
     text = _text(f"/proc/{pid}/root{config_path}" if pid else config_path)
     try:
         hosts = json.loads(text or "{}").get("hosts", [])
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):  # the rules tell what is wrong with it
         hosts = []
     return found + [str(host) for host in hosts if isinstance(hosts, list)]
 
@@ -219,4 +232,4 @@ def read_caller(environ: Mapping[str, str], endpoint: Endpoint) -> Caller:
         by_file = [entry.gr_gid for entry in grp.getgrall() if name in entry.gr_mem]
     except KeyError:
         by_file = []
-    return Caller(uid, os.getgroups(), by_file, wanted, endpoint.source)
+    return Caller(uid, os.getgroups(), by_file, wanted, endpoint.source, os.isatty(0))

@@ -39,6 +39,10 @@ class Gathering:
     def left(self) -> float:
         return max(0.05, self.end - time.monotonic())
 
+    def most(self) -> float:
+        """For work inside a section: less than the section has, so that one hung object costs itself and not the section."""
+        return 0.8 * self.left()
+
     def sections(self, work: dict[str, Callable[[], Any]]) -> dict[str, Any]:
         """Run sections side by side; those that fail are named in `missing`."""
 
@@ -67,6 +71,8 @@ class Gathering:
         engine: Engine = self.sections({"engine": lambda: read_engine(self.client)}).get("engine") or Engine(
             host=self.client.endpoint.host, reach="silent"
         )
+        if engine.reach == "ok" and engine.reach_detail:
+            self.missing["engine.about"] = engine.reach_detail
         caller = read_caller(self.environ, self.client.endpoint)
         api = self._api() if engine.reach == "ok" else {}
         root = f"/proc/{engine.pid}/root" if engine.pid else ""
@@ -121,7 +127,7 @@ class Gathering:
         rows = self.client.request("GET", "/containers/json", {"all": True}, timeout=self.left())
         ids = [str(row["Id"]) for row in rows]
         found, errors = each(
-            ids, lambda key: self.client.request("GET", f"/containers/{key}/json", timeout=self.left()), self.left()
+            ids, lambda key: sound(self.client.request("GET", f"/containers/{key}/json", timeout=self.most())), self.most()
         )
         for key, reason in errors.items():
             if "No such container" not in reason:
@@ -132,7 +138,7 @@ class Gathering:
         rows = self.client.request("GET", "/networks", timeout=self.left())
         ids = [str(row["Id"]) for row in rows]
         found, _ = each(
-            ids, lambda key: self.client.request("GET", f"/networks/{key}", timeout=self.left()), self.left()
+            ids, lambda key: self.client.request("GET", f"/networks/{key}", timeout=self.most()), self.most()
         )
         return [found.get(key) or row for key, row in zip(ids, rows, strict=True)]
 
@@ -196,6 +202,17 @@ class Gathering:
         self.spent["logs"] = round((time.monotonic() - start) * 1000, 1)
         self.missing.update({f"logs.{key[:12]}": reason for key, reason in errors.items()})
         return results
+
+
+_SHAPE = {"Id": str, "State": dict, "Config": dict, "HostConfig": dict, "Mounts": list, "NetworkSettings": dict}
+
+
+def sound(document: Any) -> dict[str, Any]:
+    """A container's document whose parts have the kinds that everything after relies on. Raises ValueError for others."""
+    odd = [key for key, kind in _SHAPE.items() if not isinstance(document, dict) or not isinstance(document.get(key) or kind(), kind)]
+    if odd or not document.get("State"):
+        raise ValueError(f"the engine's document makes no sense ({', '.join(odd) or 'State'})")
+    return dict(document)
 
 
 def _log_sizes(containers: list[dict[str, Any]], root: str) -> dict[str, int]:

@@ -93,15 +93,17 @@ def _controllers() -> list[str]:
 
 def read_disks(root: str, data_root: str) -> list[Disk]:
     """File systems of the engine's mount namespace that hold data: its data root first."""
-    source = f"{root[: -len('/root')]}/mounts" if root.endswith("/root") else "/proc/self/mounts"
+    source = f"{root[: -len('/root')]}/mountinfo" if root.endswith("/root") else "/proc/self/mountinfo"
     found: dict[int, Disk] = {}
     for line in _read(source).splitlines():
-        fields = line.split()
-        if len(fields) < 4 or fields[2] in _NO_SPACE_NEEDED or fields[2] == "overlay":
+        fields, _, rest = line.partition(" - ")
+        before, after = fields.split(), rest.split()
+        if len(before) < 6 or len(after) < 3 or after[0] in _NO_SPACE_NEEDED or after[0] == "overlay":
             continue
-        path = fields[1].replace("\\040", " ")
-        disk = _disk(root, path, fields[2], fields[3])
-        if disk is not None and (disk.device not in found or _holds(path, data_root, found[disk.device].path)):
+        disk = _disk(root, before[4].replace("\\040", " "), after[0], _options(before[5], after[2]))
+        if disk is None or (after[0] != "btrfs" and disk.device != _device(before[2])):
+            continue  # covered by a later mount: what is seen at that path is another file system
+        if disk.device not in found or _holds(disk.path, data_root, found[disk.device].path):
             found[disk.device] = disk
     if data_root:
         kind = _kind_of(root, data_root, found)
@@ -109,6 +111,17 @@ def read_disks(root: str, data_root: str) -> list[Disk]:
         if disk is not None:
             return [disk, *(other for other in found.values() if other.device != disk.device)]
     return list(found.values())
+
+
+def _options(mount: str, superblock: str) -> str:
+    """Of the mount and of the file system, as /proc/mounts joins them: read-only if either is."""
+    words = list(dict.fromkeys([*mount.split(","), *superblock.split(",")]))
+    return ",".join(word for word in words if not (word == "rw" and "ro" in words))
+
+
+def _device(text: str) -> int:
+    major, _, minor = text.partition(":")
+    return os.makedev(int(major), int(minor))
 
 
 def _holds(path: str, data_root: str, than: str) -> bool:

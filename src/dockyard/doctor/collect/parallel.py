@@ -34,7 +34,7 @@ def each(items: Iterable[K], work: Callable[[K], T], seconds: float) -> tuple[di
                 return
             try:
                 results[item] = work(item)
-            except (DockyardError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            except (DockyardError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 errors[item] = f"{type(error).__name__}: {error}"
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(min(WORKERS, len(pending)))]

@@ -40,12 +40,13 @@ def split_reference(name: str) -> tuple[str, str, str]:
     return first, repository, digest or tag
 
 
-def read_registry(name: str, facts: Facts, *, image: bool) -> Registry:
-    """Ask the registry of ``name`` (a host, or an image reference). Never raises for what it finds."""
+def read_registry(name: str, facts: Facts, *, image: bool, push: bool = False) -> Registry:
+    """Ask the registry of ``name`` (a host, or an image reference). Never raises for what it finds. ``push``: ask for a
+    token that allows pushing too; nothing is uploaded."""
     host, repository, reference = split_reference(name) if image else (name, "", "")
     root = f"/proc/{facts.engine.pid}/root" if facts.engine.pid else ""
     registry = Registry(host, repository=repository, reference=reference, certs_d=_certs_d(root), asked_at=time.time())
-    work = _Asking(registry, f"{root}/etc/docker/certs.d/{host}")
+    work = _Asking(registry, f"{root}/etc/docker/certs.d/{host}", _proxy(facts), "pull,push" if push else "pull")
     try:
         return inside(facts.engine.pid or os.getpid(), work.run, STEP_TIMEOUT * 6)
     except (OSError, TimeoutError) as error:
@@ -64,9 +65,17 @@ def _certs_d(root: str) -> list[str]:
     return found
 
 
+def _proxy(facts: Facts) -> str:
+    """The proxy of the caller's shell, "host:port", where the engine has none."""
+    if facts.engine.proxies or facts.engine.info.get("HttpsProxy"):
+        return ""
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
+    return next((urlsplit(facts.caller.environ[name]).netloc for name in names if facts.caller.environ.get(name)), "")
+
+
 class _Asking:
-    def __init__(self, registry: Registry, certs: str) -> None:
-        self.registry, self.certs = registry, certs
+    def __init__(self, registry: Registry, certs: str, proxy: str, actions: str) -> None:
+        self.registry, self.certs, self.proxy, self.actions = registry, certs, proxy, actions
         self.name, _, port = registry.host.partition(":")
         self.port = int(port) if port.isdigit() else 443
         self.token = ""
@@ -84,13 +93,28 @@ class _Asking:
         try:
             socket.create_connection((self.name, self.port), STEP_TIMEOUT).close()
         except OSError as error:
-            self._set(connect=f"connect: {error.strerror or error}")
+            self._set(connect=f"connect: {error.strerror or error}", by_proxy=self._through_proxy())
             return self.registry
         self._set(connect="ok")
         self._tls()
         if self.registry.speaks in ("tls", "http"):
             self._challenge()
         return self.registry
+
+    def _through_proxy(self) -> str:
+        """CONNECT by the caller's proxy (RFC 9110, 9.3.6): "ok", why not, or empty when there is none to try."""
+        if not self.proxy:
+            return ""
+        host, _, port = self.proxy.rpartition("@")[2].rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port) if port.isdigit() else 3128, timeout=STEP_TIMEOUT)
+        connection.set_tunnel(self.name, self.port)
+        try:
+            connection.connect()
+        except (OSError, http.client.HTTPException) as error:
+            return str(error)
+        finally:
+            connection.close()
+        return "ok"
 
     def _context(self, *, verify: bool) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -160,12 +184,12 @@ class _Asking:
         fields = dict(re.findall(r'(\w+)="([^"]*)"', self.registry.challenge))
         query = {"service": fields.get("service", "")}
         if self.registry.repository:
-            query["scope"] = f"repository:{self.registry.repository}:pull"
+            query["scope"] = f"repository:{self.registry.repository}:{self.actions}"
         try:
             status, _, body = self._get(f"{fields.get('realm', '')}?{urlencode(query)}")
             document = json.loads(body) if status == 200 else {}
             self.token = str(document.get("token") or document.get("access_token") or "")
-            self._set(realm_connect="ok" if status == 200 else f"HTTP {status}", token=claims(self.token))
+            self._set(realm_connect="ok" if status == 200 else f"HTTP {status}", token=claims(self.token), actions=self.actions)
         except (OSError, ValueError, http.client.HTTPException, AttributeError) as error:
             self._set(realm_connect=f"{type(error).__name__}: {error}")
 

@@ -22,6 +22,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "start": ("exec", "ends"),
     "registry": ("reach",),
     "build": ("context",),
+    "requests": ("refused", "compose"),
 }
 
 

@@ -216,10 +216,12 @@ def _nat_target(value: Any) -> str:
 
 
 def _text(item: dict[str, Any]) -> str:
-    import json
-
+    """What names a rule: its handle (`nft -a list chain` shows it), and what it does, short of its matches."""
     parts = []
     for statement in item.get("expr", []):
         kind, value = next(iter(statement.items()), ("", None))
-        parts.append(kind if value is None else f"{kind} {json.dumps(value, separators=(',', ':'))}")
-    return f"chain {item.get('chain')} handle {item.get('handle')}: {'; '.join(parts)}"
+        if kind in ("match", "counter"):
+            continue
+        where = (value or {}).get("target", "") if kind in ("jump", "goto") else _nat_target(value).replace("?", "by a map")
+        parts.append(f"{kind} {where}".strip())
+    return f"handle {item.get('handle')}: {', '.join(parts) or 'counts'}"

@@ -12,29 +12,30 @@ from dockyard.doctor.facts import Firewall
 from dockyard.doctor.firewall import read_firewall
 from dockyard.doctor.trace.model import Flow
 
-PROBE_TIMEOUT = 0.7  # a lost SYN is sent again after 1 s; a trace ends within a second
+PROBE_TIMEOUT = 0.5  # a lost SYN is sent again after 1 s; a trace ends within a second
+FOLLOWED_TIMEOUT = 0.2  # a second probe, only to be seen on its way: what drops it does so at once
 _DNS_QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03org\x00\x00\x01\x00\x01"
 
 
-def send(pid: int, flow: Flow) -> tuple[str, float]:
+def send(pid: int, flow: Flow, seconds: float = PROBE_TIMEOUT) -> tuple[str, float]:
     """Connect from the namespace of ``pid``: answered, refused, timeout or unreachable; and milliseconds."""
     start = time.perf_counter()
     try:
-        outcome = inside(pid, lambda: _tcp(flow) if flow.proto == "tcp" else _udp(flow), PROBE_TIMEOUT * 3)
+        outcome = inside(pid, lambda: _tcp(flow, seconds) if flow.proto == "tcp" else _udp(flow, seconds), seconds * 3)
     except (OSError, TimeoutError):
         outcome = "timeout"
     return outcome, round((time.perf_counter() - start) * 1000, 1)
 
 
-def _tcp(flow: Flow) -> str:
+def _tcp(flow: Flow, seconds: float) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.settimeout(PROBE_TIMEOUT)
+        sock.settimeout(seconds)
         return _outcome(sock.connect_ex((flow.address, flow.port)))
 
 
-def _udp(flow: Flow) -> str:
+def _udp(flow: Flow, seconds: float) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PROBE_TIMEOUT)
+        sock.settimeout(seconds)
         try:
             sock.connect((flow.address, flow.port))
             sock.send(_DNS_QUERY if flow.port == 53 else b"\0")

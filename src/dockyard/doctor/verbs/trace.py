@@ -13,7 +13,8 @@ from dockyard.client import Client
 from dockyard.doctor.collect import collect
 from dockyard.doctor.facts import Facts
 from dockyard.doctor.trace import Flow, Path, parse_flow, walk_flow
-from dockyard.doctor.trace.probe import counters, moved, send
+from dockyard.doctor.trace.follow import follow, last
+from dockyard.doctor.trace.probe import FOLLOWED_TIMEOUT, counters, moved, send
 from dockyard.doctor.trace.walk import find
 from dockyard.doctor.view import View
 
@@ -52,10 +53,29 @@ def trace(facts: Facts, flow: Flow, *, static: bool) -> Path:
     if static or not pid or not path.flow.address or not path.flow.port or flow.proto not in ("tcp", "udp"):
         return path
     wanted = _probe_flow(path, flow)
-    before = counters(facts.engine.pid or os.getpid())
     outcome, spent = send(pid, wanted)
-    risen = moved(before, counters(facts.engine.pid or os.getpid())) if outcome != "answered" else []
-    return replace(path, probe=outcome, probe_ms=spent, moved=risen)
+    path = replace(path, probe=outcome, probe_ms=spent)
+    return path if outcome == "answered" else _follow(facts, path, pid, wanted)
+
+
+def _follow(facts: Facts, path: Path, pid: int, flow: Flow) -> Path:
+    """Send once more with the kernel's trace on; where that cannot be, compare the counters of dropping rules."""
+    engine = facts.engine.pid or os.getpid()
+    source = _source_address(View(facts), path) if pid != facts.engine.pid else ""
+    try:
+        _, hops = follow(engine, flow, source, lambda: send(pid, flow, FOLLOWED_TIMEOUT))
+    except (OSError, TimeoutError):
+        hops = []
+    if last(hops) is not None:
+        return replace(path, followed=hops)
+    return replace(path, followed=hops, moved=moved(facts.firewall, counters(engine)))
+
+
+def _source_address(view: View, path: Path) -> str:
+    """The address that the source sends from, where it has only one; empty: any."""
+    container = find(view, path.flow.source)
+    addresses = {str(value.get("IPAddress")) for value in container.networks.values()} if container else set()
+    return addresses.pop() if len(addresses) == 1 else ""
 
 
 def _probe_flow(path: Path, asked: Flow) -> Flow:
@@ -79,8 +99,11 @@ def _lines(path: Path) -> Iterator[str]:
                 yield f"    {'fix':<12}{text}"
     if path.probe:
         yield f"  {'✓' if path.probe == 'answered' else '✗'} {'probe':<12}{path.probe} after {path.probe_ms} ms"
+    stop = last(path.followed)
+    if stop is not None:
+        yield f"    {'followed':<12}{len(path.followed)} steps, ended by {stop}"
     for place in path.moved:
         yield f"    {'counted by':<12}{place}"
     if path.verdict == "unknown":
-        last = path.steps[-1].where if path.steps else "source"
-        yield f"  ? unknown: every hop of this host looks right; lost after hop {last}"
+        where = path.steps[-1].where if path.steps else "source"
+        yield f"  ? unknown: every hop of this host looks right; lost after hop {where}"

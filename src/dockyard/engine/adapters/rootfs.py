@@ -66,7 +66,9 @@ class RootfsAdapter:
             base = str(self._store.path(container_id).parent)
         except NotFound:
             return {"Name": "overlay2", "Data": None}
-        data = {"MergedDir": f"{base}/merged", "UpperDir": f"{base}/upper", "WorkDir": f"{base}/work", "LowerDir": ""}
+        snapshots = self._store.snapshots
+        lower = ":".join(snapshots.lower_paths(snapshots.get(container_id)))
+        data = {"MergedDir": f"{base}/merged", "UpperDir": f"{base}/upper", "WorkDir": f"{base}/work", "LowerDir": lower}
         return {"Name": "overlay2", "Data": data}
 
     async def usage(self, container_id: str) -> tuple[int, int]:

@@ -94,6 +94,25 @@ def _missing(clean: str, number: int, line: str, names: list[str], patterns: lis
                    '"failed to compute cache key: not found" / "COPY failed: no such file"', seen, fix=Fix(fix))  # fmt: skip
 
 
+_NOT_FOUND = re.compile(
+    r"(?:(?:sh|bash|ash)(?:: line)?(?:: \d+)?: |exec: \"?)(?P<tool>[\w./+-]+)\"?: (?:command )?(?:executable file )?not found"
+)
+_CODE = re.compile(r"(?:non-zero code: |exit code: )127")
+
+
+def missing_tool(view: View) -> Iterator[Finding]:
+    """From the words of a build that ended in 127: the shell names what it did not find."""
+    code, tool = _CODE.search(view.facts.said), _NOT_FOUND.search(view.facts.said)
+    if code is None:
+        return
+    name = tool["tool"] if tool else "a program"
+    yield finding("BLD-04", "a RUN calls a program that is not in the stage", Object("build", "RUN"),
+                  f"{name} is not found (exit 127)",
+                  [Evidence("probe", "the build's answer", code[0], "0")]
+                  + ([Evidence("probe", "the build's answer", tool[0])] if tool else []),
+                  fix=Fix(f"install {name} in an earlier RUN, or take it with COPY --from from a stage that has it"))  # fmt: skip
+
+
 def big_context(view: View) -> Iterator[Finding]:
     facts = {key.removeprefix("context:"): fact for key, fact in view.facts.files.items() if key.startswith("context:")}
     ignore = [line.strip() for line in (_text(view, ".dockerignore") or "").splitlines() if line.strip()]
@@ -153,6 +172,15 @@ RULES = (
         severity=Severity.RISK,
         messages=(r"transferring context", r"Sending build context"),
         decides="dockyard doctor build DIR",
+    ),
+    Rule(
+        "BLD-04",
+        "a RUN calls a program that is not in the stage",
+        "127 is the shell's word for a program that it does not find.",
+        missing_tool,
+        (),
+        messages=(r"(non-zero code: |exit code: )127",),
+        decides="the shell's line before the code, and PATH in the stage",
     ),
     Rule(
         "BLD-03",

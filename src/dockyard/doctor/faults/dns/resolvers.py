@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator
+from itertools import chain
 
 from dockyard.doctor.faults.net.forwarding import nameservers
 from dockyard.doctor.finding import Confidence, Evidence, Finding, Fix, Object, Severity
 from dockyard.doctor.rule import Rule, finding
-from dockyard.doctor.view import Container, View
+from dockyard.doctor.view import Container, View, when
 
 EMBEDDED = "127.0.0.11"
 _GOOGLE = {"8.8.8.8", "8.8.4.4"}
@@ -182,14 +185,61 @@ def default_bridge_names(view: View) -> Iterator[Finding]:
         )
 
 
+_FAILED = re.compile(
+    r"(?:connect\S* failed|can't connect|cannot connect|failed to connect|no route to host|unreachable|connection refused)", re.IGNORECASE
+)
+_ADDRESS = re.compile(r"\b(\d+\.\d+\.\d+\.\d+)\b")
+
+
+def old_address(view: View) -> Iterator[Finding]:
+    """Its last failure names an address of its network that no endpoint has, and one of its neighbours is younger than it."""
+    for container in view.running:
+        line = view.log_line(container, _FAILED.pattern)
+        for network in (item for item in view.bridges if item.name in container.networks and line):
+            held = {view.address(member, network) for member in view.members(network)} | {network.gateway}
+            subnet = ipaddress.ip_network(network.subnets[0])
+            lost = next((text for text in _ADDRESS.findall(line) if _inside(text, subnet) and text not in held), "")
+            started = when(container.state.get("StartedAt"))
+            younger = [item for item in view.members(network) if when(item.state.get("StartedAt")) > started]
+            if not lost or not younger:
+                continue
+            names = ", ".join(sorted(item.name for item in younger))
+            yield finding(
+                "DNS-06",
+                "a program keeps the address of a container that is gone",
+                container.object,
+                f"{container.name} connects to {lost}, which nobody has; {names} came after it had started",
+                [
+                    Evidence("log", f"docker logs {container.name}", line),
+                    Evidence("api", f"GET /networks/{network.name} addresses", f"no endpoint has {lost}", "an endpoint"),
+                ],
+                affects=[container.id],
+                ruled_out={"PUB-04": "no container has that address"},
+                fix=Fix(
+                    "restart it, so that it resolves the name again; for good: let it resolve at each request "
+                    "(nginx: resolver 127.0.0.11 and a variable in proxy_pass)",
+                    [f"docker restart {container.name}"],
+                ),
+                verify=f"docker logs --tail 5 {container.name}",
+            )
+            break
+
+
+def _inside(text: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    try:
+        return ipaddress.ip_address(text) in subnet
+    except ValueError:
+        return False
+
+
 RULES = (
     Rule(
         "DNS-01",
         _LOOPBACK,
         "127.0.0.1 in a container is the container. Resolvers of the host that listen on its "
         "loopback (dnsmasq, unbound, systemd-resolved's stub) are out of reach.",
-        loopback,
-        ("containers", "nets"),
+        lambda view: chain(loopback(view), fallback(view)),
+        ("containers", "nets", "host"),
         causes=("NET-00",),
         lookalikes=("DNS-03",),
         messages=_MESSAGES,
@@ -197,12 +247,14 @@ RULES = (
     ),
     Rule(
         "DNS-06",
-        "the engine replaced the host's loopback resolver",
-        "See DNS-01.",
-        fallback,
-        ("containers", "nets", "host"),
-        severity=Severity.RISK,
-        decides="nameserver lines on both sides",
+        "a program keeps the address of a container that is gone",
+        "A proxy that resolves a name once, at its start, keeps the address; a container that is made again may get another.",
+        old_address,
+        ("containers", "networks", "logs"),
+        causes=("CTR-16", "CTR-17"),
+        lookalikes=("PUB-04", "CMP-01"),
+        messages=(r"connect\(\) failed", r"502 bad gateway", r"no route to host", r"host is unreachable", r"connection refused"),
+        decides="the address in the log against the endpoints of its networks",
     ),
     Rule(
         "DNS-02",

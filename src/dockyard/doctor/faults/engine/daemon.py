@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dockyard.doctor.finding import Confidence, Evidence, Finding, Fix, Object, Severity
+from dockyard.doctor.firewall import walk
 from dockyard.doctor.rule import Rule, finding
 from dockyard.doctor.view import View
 
@@ -133,7 +134,7 @@ def bad_config(view: View) -> Iterator[Finding]:
     where = Object("engine", engine.config_path)
     try:
         config = json.loads(engine.config_text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield finding(
             "INS-05",
             "the engine's configuration file is not JSON",
@@ -192,6 +193,7 @@ def versions(view: View) -> Iterator[Finding]:
     engine = view.facts.engine
     pinned = view.facts.caller.environ.get("DOCKER_API_VERSION", "")
     most, least = str(engine.version.get("ApiVersion", "")), str(engine.version.get("MinAPIVersion", ""))
+    accepted = f"{least} to {most}" if most else _said_range(engine.reach_detail)
     if engine.reach == "version" or (pinned and most and not _number(least) <= _number(pinned) <= _number(most)):
         old = "too old" in engine.reach_detail or _number(pinned) < _number(least or "1.0")
         yield finding(
@@ -202,11 +204,17 @@ def versions(view: View) -> Iterator[Finding]:
             _API,
             engine.reach_detail or f"every request for /v{pinned} is refused with 400",
             [
-                Evidence("api", "DOCKER_API_VERSION", pinned or "from the client", f"{least} to {most}"),
+                Evidence("api", "DOCKER_API_VERSION", pinned or "from the client", accepted),
                 _addressed(view),
             ],
             fix=Fix("unset DOCKER_API_VERSION, so that the client negotiates, or upgrade the older side"),
         )
+
+
+def _said_range(detail: str) -> str:
+    """What a refusal says of the versions that are accepted, where /version itself was refused."""
+    bound = re.search(r"(Minimum|Maximum) supported API version is (\S+?),? ", detail + " ")
+    return f"{bound[2]} or {'later' if bound[1] == 'Minimum' else 'earlier'}" if bound else "what the engine accepts"
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -220,6 +228,7 @@ def two_backends(view: View) -> Iterator[Finding]:
         if chain.owner != "nft":
             filled[chain.owner] = filled.get(chain.owner, 0) + len(chain.rules)
     dropping = [chain for chain in view.firewall.chains.values() if chain.policy == "drop" and chain.owner != "nft"]
+    lost = _lost_in(view, "iptables-legacy")
     if all(filled.get(owner) for owner in ("iptables-legacy", "iptables-nft")):
         lesser = min(("iptables-legacy", "iptables-nft"), key=lambda owner: filled[owner])
         yield finding(
@@ -231,10 +240,21 @@ def two_backends(view: View) -> Iterator[Finding]:
                 Evidence("nft", "iptables-legacy-save", f"{filled['iptables-legacy']} rules", "one back end only"),
                 Evidence("nft", "iptables-nft-save", f"{filled['iptables-nft']} rules"),
             ]
-            + [Evidence("nft", chain.place, "policy drop") for chain in dropping[:2]],
-            severity=Severity.RISK,
+            + ([lost] if lost else [Evidence("nft", chain.place, "policy drop") for chain in dropping[:2]]),
+            severity=Severity.FAULT if lost else Severity.RISK,
             fix=Fix(f"move the rules of {lesser} to the other and flush it; choose with update-alternatives"),
         )
+
+
+def _lost_in(view: View, owner: str) -> Evidence | None:
+    """The rule of that back end which ends what containers send outside."""
+    for network in view.bridges:
+        if network.internal or not view.uplink or not view.members(network):
+            continue
+        outcome = walk(view.firewall, "forward", view.outbound(network))
+        if outcome.kind in ("drop", "reject") and outcome.chain is not None and outcome.chain.owner == owner:
+            return Evidence("nft", outcome.place, outcome.kind, "accept")
+    return None
 
 
 def open_api(view: View) -> Iterator[Finding]:
@@ -363,6 +383,7 @@ RULES = (
         two_backends,
         ("firewall",),
         severity=Severity.RISK,
+        causes=("NET-03", "NET-14", "PUB-12", "DNS-03", "NET-23"),
         messages=(r"timed? ?out", r"iptables.*not found"),
         decides="both -save tools list rules",
     ),

@@ -6,6 +6,7 @@ NET-06, NET-08, NET-09, NET-18, NET-19.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 
 from dockyard.doctor.facts import Route
@@ -206,6 +207,38 @@ def network_gone(view: View) -> Iterator[Finding]:
             )
 
 
+def held(view: View) -> Iterator[Finding]:
+    """Asked about a refusal ("has active endpoints"): not a stale endpoint, but containers that are simply connected."""
+    match = re.search(r"network (\S+) (?:id \S+ )?has active endpoints", view.facts.said)
+    network = next((item for item in view.networks if match and match[1] in (item.name, item.id)), None)
+    endpoints = (network.document.get("Containers") or {}) if network else {}
+    users = [item for item in view.containers if item.id in endpoints]
+    if network is None or not users or len(users) < len(endpoints):
+        return
+    yield finding(
+        "NET-18",
+        "containers are still connected to a network",
+        network.object,
+        f"{network.name} cannot be removed while {', '.join(item.name for item in users)} is on it",
+        [Evidence("api", f"GET /networks/{network.name}", f"endpoint of {item.name} ({item.id[:12]})", "none")
+         for item in users[:5]],
+        affects=[network.id, *(item.id for item in users)],
+        fix=Fix(
+            "disconnect them, or stop them first",
+            [f"docker network disconnect {network.name} {item.name}" for item in users],
+            [f"docker network connect {network.name} {item.name}" for item in users],
+            "they lose this network",
+            machine=True,
+        ),
+        verify=f"docker network rm {network.name}",
+    )  # fmt: skip
+
+
+def endpoints(view: View) -> Iterator[Finding]:
+    stale = list(stale_endpoints(view))
+    yield from stale or held(view)
+
+
 RULES = (
     Rule(
         "NET-06",
@@ -241,7 +274,7 @@ RULES = (
         "NET-18",
         "a network keeps the endpoint of a container that is gone",
         "An endpoint outlives its container when the engine dies in between; the network cannot be removed then.",
-        stale_endpoints,
+        endpoints,
         ("networks", "containers"),
         messages=(r"has active endpoints",),
         decides="endpoints of the network against the list of containers",

@@ -124,7 +124,7 @@ def _follow(view: View, container: Container, network: Network, port: Published,
         f"port {port.host_port} of the host times out from outside; from the host itself it works",
         [
             Evidence("nft", outcome.place, outcome.kind + (f", {hits} packets" if hits is not None else ""), "accept"),
-            Evidence("nft", found[1].place, f"sends it to {target}"),
+            Evidence("nft", found[1].place, f"sends it to {target}" if target != "?" else "looks up where to in a map"),
         ],
         severity=Severity.RISK if user and not hits else Severity.FAULT,
         cause=["a rule in DOCKER-USER, which the engine leaves to you"] if user else [],
@@ -243,6 +243,57 @@ def orphan_proxies(view: View) -> Iterator[Finding]:
         )
 
 
+def discarded(view: View) -> Iterator[Finding]:
+    """Ports asked for by a container that has the host's network: nothing is published, the program's own port counts."""
+    for container in view.containers:
+        asked = container.host_config.get("PortBindings") or {}
+        if container.network_mode != "host" or not asked:
+            continue
+        yield finding(
+            "NET-27",
+            "published ports are ignored in host network mode",
+            container.object,
+            f"nothing answers on the ports that {container.name} publishes, only on those its program opens",
+            [
+                Evidence("api", "HostConfig.NetworkMode", "host", "a network of its own"),
+                Evidence("api", "HostConfig.PortBindings", ", ".join(sorted(asked)), "none"),
+            ],
+            severity=Severity.RISK,
+            affects=[container.id],
+            fix=Fix("drop --network host and keep -p, or drop -p and use the program's own port"),
+        )
+
+
+def past_the_firewall(view: View) -> Iterator[Finding]:
+    """The host's own filter lets nothing in that it does not name, and a published port is reachable all the same."""
+    if not view.uplink or not view.uplink_address:
+        return
+    for container in view.running:
+        for port in container.published:
+            if port.host_ip not in ("0.0.0.0", "::", view.uplink_address):
+                continue
+            packet = Packet(OUTSIDE, view.uplink_address, port.proto, dport=port.host_port, iif=view.uplink, local=True)
+            found, meant = translate(view.firewall, "prerouting", packet), walk(view.firewall, "input", packet)
+            if found is None or found[0].kind != "dnat" or meant.kind not in ("drop", "reject"):
+                continue
+            yield finding(
+                "PUB-08",
+                "a published port is open although the host's firewall is closed",
+                container.object,
+                f"port {port.host_port} of {container.name} answers everybody; the input filter never sees those packets",
+                [
+                    Evidence("nft", meant.place, meant.kind, "would close it"),
+                    Evidence("nft", found[1].place, "translates the address before the input hook"),
+                ],
+                severity=Severity.RISK,
+                cause=["the address is translated before the input hook: such packets are forwarded (ufw, firewalld: the same)"],
+                affects=[container.id],
+                fix=Fix(f"publish it on an address that is meant (-p 127.0.0.1:{port.host_port}:{port.port}), or filter in DOCKER-USER"),
+                verify=f"dockyard trace outside {container.name}:{port.port}",
+            )
+            break
+
+
 _REFUSED = (r"connection refused", r"connection reset", r"recv failure", r"empty reply")
 RULES = (
     Rule(
@@ -272,6 +323,26 @@ RULES = (
         ("containers", "networks", "firewall", "host_net"),
         messages=(r"timed? ?out",),
         decides="counters of DOCKER-USER and of other tables",
+    ),
+    Rule(
+        "PUB-08",
+        "a published port is open although the host's firewall is closed",
+        "Published ports are translated in prerouting and forwarded; a filter of the input hook (ufw) does not meet them.",
+        past_the_firewall,
+        ("containers", "firewall", "host_net"),
+        severity=Severity.RISK,
+        messages=(r"\bufw\b",),
+        decides="the DNAT rule, and what the input chain would do with the same packet",
+    ),
+    Rule(
+        "NET-27",
+        "published ports are ignored in host network mode",
+        "In the host's network there is nothing to translate: the program's port is the host's.",
+        discarded,
+        ("containers",),
+        severity=Severity.RISK,
+        messages=(r"published ports are discarded when using host network mode",),
+        decides="HostConfig.NetworkMode and PortBindings",
     ),
     Rule(
         "PUB-14",

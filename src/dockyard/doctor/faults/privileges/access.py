@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from dockyard.doctor.facts import FileFact
 from dockyard.doctor.finding import Confidence, Evidence, Finding, Fix
@@ -164,6 +165,38 @@ def _first_refusing(view: View, source: str, user: tuple[int, int, list[int]]) -
     return fact if (fact.mode >> shift) & wanted != wanted else None
 
 
+def own_profile(view: View) -> Iterator[Finding]:
+    """A profile of one's own, and a call refused that every capability it needs is there for."""
+    for container in view.containers:
+        options = [str(item) for item in container.host_config.get("SecurityOpt") or []]
+        own = next((item for item in options if item.startswith("seccomp=") and "unconfined" not in item), "")
+        line = view.log_line(container, r"operation not permitted")
+        if not own or not line:
+            continue
+        has = granted(view, container)
+        if any(re.search(pattern, line, re.IGNORECASE) and name not in has for pattern, name in NEEDS):
+            continue  # SEC-04 explains it
+        yield finding(
+            "SEC-07",
+            "the seccomp profile refuses a system call",
+            container.object,
+            f'{container.name} gets "Operation not permitted" although it has the capability',
+            [
+                Evidence("log", f"docker logs {container.name}", line),
+                Evidence("api", "HostConfig.SecurityOpt", _short(own), "the default profile"),
+            ],
+            confidence=Confidence.LIKELY,
+            ruled_out={"SEC-04": "the capability that such a call needs is there"},
+            affects=[container.id],
+            fix=Fix("add the call to the profile, or leave the profile out (never seccomp=unconfined for this)"),
+            verify=f"docker start {container.name}",
+        )
+
+
+def _short(option: str) -> str:
+    return option if len(option) <= 60 else option[:57] + "..."
+
+
 def old_seccomp(view: View) -> Iterator[Finding]:
     for container in view.containers:
         line = view.log_line(
@@ -215,7 +248,7 @@ RULES = (
         "SEC-07",
         "the seccomp profile refuses a new system call",
         "clone3 on old engines is the usual one.",
-        old_seccomp,
+        lambda view: chain(old_seccomp(view), own_profile(view)),
         ("containers", "logs"),
         causes=("CTR-16",),
         lookalikes=("SEC-04", "DNS-03"),

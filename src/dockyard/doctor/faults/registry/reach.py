@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 
 from dockyard.doctor.facts import Registry
@@ -16,6 +17,7 @@ TITLES = {
     "IMG-01": "the image does not exist for this platform",
     "IMG-02": "the tag does not exist",
     "IMG-03": "the repository does not exist, or is private",
+    "IMG-04": "pushing to that repository is not allowed",
     "IMG-05": "the registry's quota of pulls is used up",
     "IMG-07": "the shell has a proxy, the engine has not",
     "IMG-11": "the registry's name does not resolve on the host",
@@ -25,6 +27,7 @@ TITLES = {
     "REG-04": "the registry does not send its intermediate certificate",
     "REG-05": "the authority's file lies where the engine does not look",
     "REG-06": "nothing answers at the registry's address",
+    "REG-07": "a proxy before the registry refuses big uploads",
     "REG-09": "the token is for another audience",
     "REG-10": "the token is not valid at the registry's time",
     "REG-12": "the token server cannot be reached",
@@ -36,7 +39,8 @@ TITLES = {
 def registries(view: View) -> Iterator[Finding]:
     for registry in view.facts.registries:
         found = (
-            _connection(view, registry) or _transport(view, registry) or _token(registry) or _manifest(view, registry)
+            _connection(view, registry) or _transport(view, registry) or _push(view, registry) or _token(registry)
+            or _manifest(view, registry)
         )
         if found is not None:
             yield found
@@ -55,7 +59,8 @@ def _connection(view: View, registry: Registry) -> Finding | None:
         return None
     seen = [Evidence("probe", f"connection to {registry.host} from the engine's network", registry.connect, "ok")]
     proxies = {name for name in view.facts.caller.environ if name.lower() in ("http_proxy", "https_proxy")}
-    if proxies and not view.facts.engine.proxies and not view.facts.engine.info.get("HttpsProxy"):
+    if proxies and registry.by_proxy == "ok":
+        seen.append(Evidence("probe", "connection through the caller's proxy", "established", "not needed"))
         seen.append(Evidence("process", "environment of the engine", "no proxy", ", ".join(sorted(proxies))))
         fix = Fix(
             "give the engine the proxy: proxies in daemon.json (23.0 and later) or a systemd drop-in, then restart it"
@@ -186,6 +191,24 @@ def _token(registry: Registry) -> Finding | None:
     return None
 
 
+def _push(view: View, registry: Registry) -> Finding | None:
+    """A push was refused (`Facts.said`): by a proxy's limit, or because the token that is given does not allow it."""
+    said = view.facts.said
+    if re.search(r"\b413\b|request entity too large", said, re.IGNORECASE):
+        banner = registry.headers.get("server", "")
+        seen = [Evidence("probe", "the engine's words about the push", "413", "201")]
+        seen += [Evidence("probe", "Server header", banner)] if banner else []
+        fix = Fix("raise the limit of the proxy before the registry (nginx: client_max_body_size 0)")
+        return _found("REG-07", registry, "small layers are pushed, big ones are refused", seen, fix)
+    allowed = [action for row in registry.token.get("access") or [] for action in row.get("actions") or []]
+    if "push" in registry.actions and registry.token and "push" not in allowed:
+        seen = [Evidence("probe", "WWW-Authenticate", registry.challenge),
+                Evidence("probe", "actions in a token for pull,push", ", ".join(allowed) or "none", "push")]  # fmt: skip
+        fix = Fix("tag it with a name that is yours (host/user/name), or log in as one who may push there")
+        return _found("IMG-04", registry, '"denied: requested access to the resource is denied"', seen, fix)
+    return None
+
+
 def _manifest(view: View, registry: Registry) -> Finding | None:
     if registry.status == 429 or registry.manifest_status == 429:
         left = registry.headers.get("ratelimit-remaining") or registry.headers.get("retry-after", "")
@@ -222,6 +245,7 @@ _MESSAGES = {
     "IMG-01": (r"no matching manifest for",),
     "IMG-02": (r"manifest unknown", r"manifest for .* not found"),
     "IMG-03": (r"repository does not exist", r"pull access denied", r"requested access to the resource is denied"),
+    "IMG-04": (r"requested access to the resource is denied", r"(?m)^denied\b"),
     "IMG-05": (r"toomanyrequests", r"rate limit"),
     "IMG-07": (r"Client\.Timeout exceeded while awaiting headers", r"request canceled while waiting for connection"),
     "IMG-11": (r"lookup .*: no such host", r"server misbehaving"),
@@ -231,6 +255,7 @@ _MESSAGES = {
     "REG-04": (r"certificate signed by unknown authority",),
     "REG-05": (r"certificate signed by unknown authority", r"CA certificates must use the extension \.crt"),
     "REG-06": (r"connection refused", r"i/o timeout"),
+    "REG-07": (r"413 Request Entity Too Large", r"request entity too large", r"status code 413", r"\b413\b"),
     "REG-09": (r"unauthorized", r"token intended for another audience"),
     "REG-10": (r"unauthorized", r"token not to be used (before|after)"),
     "REG-12": (r"unauthorized", r"timeout exceeded while awaiting headers"),

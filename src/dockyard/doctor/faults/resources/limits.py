@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dockyard.doctor.finding import Evidence, Finding, Fix, Object, Severity
+from dockyard.doctor.finding import Confidence, Evidence, Finding, Fix, Object, Severity
 from dockyard.doctor.rule import Rule, finding
 from dockyard.doctor.view import View
 
@@ -201,6 +201,35 @@ def throttled(view: View) -> Iterator[Finding]:
         )
 
 
+_SYSTEMD = (
+    r"cgroup mountpoint does not exist|failed to mount cgroup|failed to mount API filesystems|"
+    r"/sys/fs/cgroup.*(read-only|no such file|permission denied|not permitted)"
+)
+
+
+def cgroup_layout(view: View) -> Iterator[Finding]:
+    """An init or engine in the container looks for a cgroup tree that this host does not show it."""
+    for container in view.containers:
+        line = view.log_line(container, _SYSTEMD)
+        if not line or not view.facts.host.cgroup:
+            continue
+        yield finding(
+            "RES-13",
+            "the program in the container expects other cgroups",
+            container.object,
+            f"{container.name} does not come up",
+            [
+                Evidence("log", f"docker logs {container.name}", line),
+                Evidence("file", "cgroup file systems of the host", view.facts.host.cgroup, "what the image was made for"),
+            ],
+            confidence=Confidence.LIKELY,
+            affects=[container.id],
+            fix=Fix("use an image whose init knows this layout (systemd 247 and later for v2), or --cgroupns private with "
+                    "/sys/fs/cgroup mounted for it"),
+            verify=f"docker start {container.name}",
+        )  # fmt: skip
+
+
 def limits_ignored(view: View) -> Iterator[Finding]:
     info = view.facts.engine.info
     wanted = {"MemoryLimit": "Memory", "PidsLimit": "PidsLimit", "CpuCfsQuota": "NanoCpus"}
@@ -295,11 +324,14 @@ RULES = (
         decides="nr_throttled in cpu.stat",
     ),
     Rule(
-        "RES-11",
-        "the limit asked for is impossible",
-        "Memory below 6 MB or more CPUs than there are.",
-        messages=(r"Minimum memory limit allowed", r"Requested CPUs are not available", r"Range of CPUs is from"),
-        decides="the request against NCPU and MemTotal of GET /info",
+        "RES-13",
+        "the program in the container expects other cgroups",
+        "systemd, docker-in-docker and old JVMs read /sys/fs/cgroup; v1, v2 and hybrid hosts show different trees.",
+        cgroup_layout,
+        ("containers", "logs", "host"),
+        causes=("CTR-16", "CMP-10", "SEC-04"),
+        messages=(r"cgroup mountpoint does not exist", r"failed to mount (cgroup|API filesystems)"),
+        decides="file system type of /sys/fs/cgroup, and what the image's init supports",
     ),
     Rule(
         "RES-14",

@@ -237,6 +237,43 @@ def cascades(view: View) -> Iterator[Finding]:
         )
 
 
+def waits_for_health(view: View) -> Iterator[Finding]:
+    """A service was not started because one that it waits for did not become healthy, or ended."""
+    services = _services(view)
+    for (project, _), container in services.items():
+        if container.state.get("Status") != "created" or container.error:
+            continue
+        for name, condition in _conditions(container).items():
+            needed = services.get((project, name))
+            if needed is None or condition not in ("service_healthy", "service_completed_successfully"):
+                continue
+            health = str((needed.state.get("Health") or {}).get("Status", ""))
+            unwell = health == "unhealthy" or (not needed.running and needed.state.get("Status") == "exited")
+            if not unwell or (condition == "service_completed_successfully" and not needed.exit_code):
+                continue
+            status = f"{needed.state.get('Status')}, exit {needed.exit_code}"
+            yield finding(
+                "CMP-02",
+                "a dependency failed, so the service was not started",
+                needed.object,
+                f'{container.name} was never started ("dependency failed to start"): it waits for {name} ({condition})',
+                [
+                    Evidence("api", f"State of {needed.name}", status, "healthy" if health else "exit 0"),
+                    Evidence("api", "label com.docker.compose.depends_on", f"{container.name} needs {name}"),
+                    Evidence("api", f"State of {container.name}", "created, exit 0", "running"),
+                ],
+                affects=[needed.id, container.id],
+                fix=Fix(f"cure {needed.name} first (docker logs {needed.name}); then bring the project up again"),
+                verify=f"docker ps --filter label=com.docker.compose.project={project}",
+            )
+
+
+def _conditions(container: Container) -> dict[str, str]:
+    label = container.labels.get("com.docker.compose.depends_on", "")
+    parts = (part.split(":") for part in label.split(",") if part)
+    return {part[0]: part[1] if len(part) > 1 else "service_started" for part in parts}
+
+
 def no_common_network(view: View) -> Iterator[Finding]:
     """A service that fails and one that it needs, which runs, cannot meet: no network has both."""
     services = _services(view)
@@ -383,6 +420,18 @@ RULES = (
         causes=("CMP-10", "CTR-16", "CTR-17", "CMP-01", "CMP-02"),
         messages=(r"could not resolve host", r"name or service not known", r"bad address"),
         decides="the networks of both, from docker inspect",
+    ),
+    Rule(
+        "CMP-02",
+        "a dependency failed, so the service was not started",
+        "With service_healthy or service_completed_successfully compose starts a service only after the other; the first "
+        "that fails is the cause.",
+        waits_for_health,
+        _API,
+        causes=(),
+        lookalikes=("CMP-10",),
+        messages=(r"dependency failed to start", r"container .* is unhealthy", r"didn.t complete successfully"),
+        decides="the condition in the label and the state of the dependency",
     ),
     Rule(
         "CMP-10",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from dockyard.doctor.finding import Confidence, Evidence, Finding, Fix, Object, Severity
 from dockyard.doctor.rule import Rule, finding
 from dockyard.doctor.view import Container, View
@@ -204,6 +206,20 @@ def mount_failed(view: View) -> Iterator[Finding]:
             seen = [Evidence("api", "State.Error", error[:250])]
             fix = "create it on the engine's host, or correct the path"
             yield _mount(container, "STO-13", "the source of a bind does not exist", seen, fix)
+        elif gone := _source_gone(view, container):
+            seen = [Evidence("file", gone, "absent on the host", "the directory or file")]
+            fix = "create it on the engine's host, or correct the path"
+            found = _mount(container, "STO-13", "the source of a bind does not exist", seen, fix)
+            yield replace(found, severity=Severity.RISK, symptom=f"{container.name} cannot be started again")
+
+
+def _source_gone(view: View, container: Container) -> str:
+    """A source that --mount asked for (-v would make it) and that is not there for the next start."""
+    if container.running:
+        return ""
+    sources = [str(item.get("Source")) for item in container.host_config.get("Mounts") or [] if item.get("Type") == "bind"]
+    facts = ((source, view.facts.files.get(f"host:{source}")) for source in sources)
+    return next((source for source, fact in facts if fact is not None and fact.error == "ENOENT"), "")
 
 
 def _mount(container: Container, rule: str, title: str, evidence: list[Evidence], fix: str) -> Finding:
@@ -278,7 +294,7 @@ RULES = (
         "the source of a bind does not exist",
         "--mount refuses, -v makes an empty directory.",
         mount_failed,
-        ("containers",),
+        ("containers", "files"),
         messages=(r"bind source path does not exist",),
         decides="stat on the engine's host",
     ),
@@ -299,12 +315,5 @@ RULES = (
         "The local driver calls mount(2) with the volume's options.",
         messages=(r"failed to mount local volume",),
         decides="the errno and the options",
-    ),
-    Rule(
-        "STO-16",
-        "a volume is in use",
-        "A stopped container still refers to it.",
-        messages=(r"volume is in use",),
-        decides="docker ps -a --filter volume=NAME",
     ),
 )
