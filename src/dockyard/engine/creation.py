@@ -54,6 +54,8 @@ class Creation:
             parse_signal(merged.stop_signal)
         host = self._complete(host)
         planning.check_host(host, config)
+        if kit.namespace.of(host).ids:
+            planning.check_remapped(host)
         for option, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
             normalize_capabilities(names, option)
         parse_security_options(host.security_opt or ())
@@ -91,8 +93,9 @@ class Creation:
         kit, record = self._kit, container.record
         faultpoint("create.recorded")
         directory = kit.directory(record.id)
-        directory.mkdir(mode=0o710, parents=True)
-        await kit.rootfs.prepare(record.id, record.image_id, durable=not record.host.auto_remove)
+        directory.parent.mkdir(mode=0o711, exist_ok=True)
+        directory.mkdir(mode=0o711)
+        await kit.rootfs.prepare(record.id, record.image_id, mapped=record.host.userns_mode != "host", durable=not record.host.auto_remove)
         faultpoint("create.rootfs")
         record = record.replace(mounts=tuple([await kit.volumes.ensure(point, record.id) for point in record.mounts]))
         faultpoint("create.volumes")

@@ -74,8 +74,9 @@ class Rootfs(Protocol):
     """Images and the writable layers of containers."""
 
     def image(self, ref: str) -> ImageInfo: ...
-    async def prepare(self, container_id: str, image_id: str, *, durable: bool) -> None:
-        """``durable``: its record must survive a loss of power."""
+    async def prepare(self, container_id: str, image_id: str, *, mapped: bool, durable: bool) -> None:
+        """``mapped``: for a container in the engine's user namespace, where there is one. ``durable``: its record must
+        survive a loss of power."""
         ...
 
     async def remove(self, container_id: str) -> None: ...

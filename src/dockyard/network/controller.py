@@ -53,9 +53,11 @@ class Controller:
 
     @classmethod
     async def open(
-        cls, root: Path, run_dir: Path, settings: NetworkSettings | None = None, plugins: PluginDirs | None = None
-    ) -> Controller:
-        """Predefined networks exist afterwards; the kernel is looked at by ``recover``."""
+        cls, root: Path, run_dir: Path, settings: NetworkSettings | None = None, plugins: PluginDirs | None = None,
+        userns: str = "",
+    ) -> Controller:  # fmt: skip
+        """Predefined networks exist afterwards; the kernel is looked at by ``recover``. ``userns``: path of the user
+        namespace that sandboxes are made ahead for."""
         root.mkdir(parents=True, exist_ok=True)
         chosen, thread, records = settings or NetworkSettings(), NetnsThread("network"), Records(root / "network.db")
         mtu = chosen.mtu or await thread.run(kernelwork.uplink_mtu)
@@ -78,7 +80,7 @@ class Controller:
         core = Core(
             settings=chosen, netns_dir=run_dir / "netns", records=records, thread=thread, firewall=firewall,
             drivers=DriverRegistry(drivers, plugins), ipams=IpamRegistry(ipams, plugins),
-            ports=hostports.Holder(listen6=proxied),
+            ports=hostports.Holder(listen6=proxied), userns=userns,
         )  # fmt: skip
         made = cls(core, mtu)
         await made._predefine()

@@ -83,7 +83,7 @@ class Sandboxes:
             core.records.put([endpoint for _, endpoint in pairs], sandbox)
             plugs = [Plug(await core.driver(network), network, endpoint) for network, endpoint in pairs if network.wired]
             embedded = self._files.embedded(spec, pairs)
-            doors = await core.thread.run(lambda: self._join(path, plugs, sandbox, names=embedded))
+            doors = await core.thread.run(lambda: self._join(path, plugs, sandbox, spec.userns, names=embedded))
             if doors is not None:
                 self.names.serve(container, doors)
             await self._publish_remote(plugs, sandbox)
@@ -97,7 +97,7 @@ class Sandboxes:
 
     def _prepare_spare(self) -> None:
         if self._spare is None:
-            self._spare = kernelwork.make_spare()
+            self._spare = kernelwork.make_spare(self._core.userns)
 
     async def _endpoints(self, spec: SandboxSpec, path: Path) -> list[Pair]:
         """The container's endpoints, ready to be plugged: addresses, MACs, names, and joined at their drivers."""
@@ -154,8 +154,14 @@ class Sandboxes:
                     found += routing.links(endpoint, [(item, sandbox) for item in self._core.records.of(target)])
         return tuple(found)
 
-    def _join(self, path: Path, plugs: Sequence[Plug], sandbox: Sandbox, *, names: bool) -> Doors | None:
-        spare, self._spare = self._spare or kernelwork.make_spare(), None
+    def _take_spare(self, userns: str) -> kernelwork.Spare:
+        if self._spare is None or userns != self._core.userns:
+            return kernelwork.make_spare(userns)
+        spare, self._spare = self._spare, None
+        return spare
+
+    def _join(self, path: Path, plugs: Sequence[Plug], sandbox: Sandbox, userns: str, *, names: bool) -> Doors | None:
+        spare = self._take_spare(userns)
         try:
             kernelwork.keep_sandbox(spare, path)
             if plugs:

@@ -63,13 +63,14 @@ def _defaults(request: SpecRequest, facts: HostFacts, writable_cgroups: bool) ->
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*cgroup_read, *safe]),
     ]
     # also for --ipc host, where it shows the host's queues whether or not the host has it mounted
-    table.append(_mount("/dev/mqueue", "mqueue", "mqueue", safe))
+    if not (request.ids and request.namespaces.ipc == HOST):  # who does not own the IPC namespace may not mount it
+        table.append(_mount("/dev/mqueue", "mqueue", "mqueue", safe))
     if request.shm_source:
         table.append(_mount("/dev/shm", "bind", request.shm_source, [*safe, "rbind", "rprivate"]))
     elif request.namespaces.ipc == PRIVATE and request.host.ipc_mode != "none":
         size = request.host.shm_size or request.shm_size
         table.append(_mount("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={size}"]))
-    if request.uid_map and request.namespaces.net == HOST:
+    if request.ids and request.namespaces.net == HOST:
         # sysfs belongs to the network namespace; a user namespace that does not own it may only bind it
         table[3] = _mount("/sys", "bind", "/sys", ["rbind", *safe, *read])
     return table

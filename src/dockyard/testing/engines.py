@@ -86,10 +86,12 @@ def command_of(kind: str, root: Path) -> list[str]:
 @contextlib.contextmanager
 def private_engine(
     kind: str, root: Path, *, namespaces: bool = True, settings: Mapping[str, Any] | None = None,
-    local_names: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+    local_names: Sequence[str] = (), environ: Mapping[str, str] | None = None, own_etc: str = "",
+    before: str = "",
 ) -> Iterator[PrivateEngine]:  # fmt: skip
     """Start ``kind`` over ``root`` (removed at the end with all that is in it). ``settings``: keys of daemon.json;
-    ``local_names``: host names that mean the namespace's own loopback."""
+    ``local_names``: host names that mean the namespace's own loopback; ``own_etc``: shell words that first change /etc,
+    in a copy that only this engine sees; ``before``: shell words that its namespaces are made ready with (mounts)."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "daemon.json").write_text(json.dumps(dict(settings or {})))
     limits = [f"{name}={most}:{most}" for name, most in _hard_limits().items()]
@@ -104,7 +106,9 @@ def private_engine(
     command = command_of(kind, root)
     if namespaces:
         (root / "hosts").write_text("127.0.0.1 localhost " + " ".join(local_names) + "\n")
-        script = f'ip link set lo up && mount --bind {root}/hosts /etc/hosts && exec "$@"'
+        first = _own_etc(root, own_etc) if own_etc else ""
+        first += f"{{ {before}; }} && " if before else ""
+        script = f'ip link set lo up && {first}mount --bind {root}/hosts /etc/hosts && exec "$@"'
         command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command]
     with (root / "engine.log").open("ab") as log:
         process = subprocess.Popen(
@@ -119,6 +123,16 @@ def private_engine(
         yield engine
     finally:
         _stop(engine)
+
+
+def _own_etc(root: Path, change: str) -> str:
+    """An overlay of /etc, in memory: the data root may lie on what cannot be an upper directory."""
+    upper = f"{root}/etc"
+    Path(upper).mkdir(exist_ok=True)
+    return (
+        f"mount -t tmpfs none {upper} && mkdir {upper}/upper {upper}/work && "
+        f"mount -t overlay none -o lowerdir=/etc,upperdir={upper}/upper,workdir={upper}/work /etc && {{ {change}; }} && "
+    )
 
 
 def _hard_limits() -> dict[str, int]:

@@ -175,6 +175,19 @@ def _check_modes(host: HostConfig, config: ContainerConfig) -> None:
         raise BAD_REQUEST(cause=f'invalid isolation "{host.isolation}" on linux')
 
 
+def check_remapped(host: HostConfig) -> None:
+    """What a container in a user namespace cannot have (moby daemon_unix.go verifyPlatformContainerSettings)."""
+    if host.privileged:
+        raise BAD_REQUEST(
+            cause="privileged mode is incompatible with user namespaces.  You must run the container in the host namespace "
+            "when running privileged mode"
+        )
+    if host.network_mode == "host":
+        raise BAD_REQUEST(cause="cannot share the host's network namespace when user namespaces are enabled")
+    if host.pid_mode == "host":
+        raise BAD_REQUEST(cause="cannot share the host PID namespace when user namespaces are enabled")
+
+
 def _valid_mode(kind: str, value: str) -> bool:
     if value == "host" or (value.startswith("container:") and len(value) > len("container:") and kind != "UTS"):
         return True
