@@ -36,6 +36,7 @@ from dockyard.engine.lock import RootLock
 from dockyard.engine.plan.report import limits
 from dockyard.engine.plan.report import warnings as settings_warnings
 from dockyard.engine.remap import reachable
+from dockyard.engine.reserve import START_SIZE, Reserve
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.engine.system import MIN_API_VERSION, HostReport, System
@@ -102,11 +103,19 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     lock = RootLock(settings.root)
     await lock.acquire(daemon=daemon)
+    starting = Reserve(settings.root / "reserve.start", START_SIZE)
+    if daemon:
+        starting.spend_if_full()
     namespace = opened(settings.run_dir, settings.ids)
-    records = Records(settings.root / "build" / "cache.db")
+    kept = Reserve(settings.root / "reserve")
+
+    def spare() -> bool:
+        return kept.spend() or starting.spend()
+
+    records = Records(settings.root / "build" / "cache.db", spare)
     storage = await Storage.open(
         settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())],
-        ids=settings.ids,
+        ids=settings.ids, spare=spare,
     )  # fmt: skip
     facts = await probe(settings.defaults.runtime)
     if settings.defaults.init_path:
@@ -124,7 +133,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         namespace=namespace,
     )
     controller = await Controller.open(
-        settings.root / "network", settings.run_dir, settings.network, userns=namespace.path
+        settings.root / "network", settings.run_dir, settings.network, userns=namespace.path, spare=spare
     )
     transfer = Transfer(settings.transfer, StorageImages(storage), settings.root)
     store = Store(settings.root / "engine.db")
@@ -172,6 +181,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         kit.reserve.hold()
         await recovery.recover(kit)
         await build_run.sweep(executor, places, runs)
+        starting.hold()
     else:
         recovery.load(kit)
     return engine

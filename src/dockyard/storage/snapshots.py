@@ -193,7 +193,7 @@ class SnapshotStore:
         children = [other.key for other in self._snapshots.values() if other.parent == key]
         if children:
             raise SNAPSHOT_BUSY(key=key, cause=f"snapshot {children[0]} stands on it")
-        self._db.execute("DELETE FROM snapshots WHERE key=?", key, durable=key not in self._fleeting)
+        self._db.remove(("DELETE FROM snapshots WHERE key=?", (key,)), durable=key not in self._fleeting)
         self._fleeting.discard(key)
         del self._snapshots[key]
         self._mounted.discard(key)

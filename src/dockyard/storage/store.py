@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dockyard.kernel import mount as kmount
+from dockyard.lib.durable import Spare, no_spare
 from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.oci import Digest, ImageRef, chain_ids, parse_config, parse_reference
 from dockyard.oci.archive import SavedImage
@@ -70,7 +71,7 @@ class Store:
 
     def __init__(
         self, root: Path, snapshotter: str, capabilities: probe.Capabilities, limits: Limits,
-        holders: Sequence[Holder] = (), mapper: Mapper | None = None,
+        holders: Sequence[Holder] = (), mapper: Mapper | None = None, spare: Spare = no_spare,
     ) -> None:  # fmt: skip
         self.root = root
         self._holders = tuple(holders)
@@ -80,7 +81,7 @@ class Store:
         self._mapper = mapper
         self.ids = mapper.ids if mapper is not None else UNCHANGED
         """Of containers whose snapshots are ``mapped``."""
-        self._db = Database(root / "storage.db")
+        self._db = Database(root / "storage.db", spare)
         self._trash = Trash(root / "trash")
         self.threads = ThreadPoolExecutor(WORKERS, "dockyard-storage")  # streams: these wait for peers and disk
         self.indexers = ThreadPoolExecutor(INDEXERS, "dockyard-index")  # never waits for the former: no deadlock
@@ -94,12 +95,12 @@ class Store:
     @classmethod
     async def open(
         cls, root: Path, *, snapshotter: str = "auto", limits: Limits | None = None, holders: Sequence[Holder] = (),
-        ids: IdMaps | None = None,
+        ids: IdMaps | None = None, spare: Spare = no_spare,
     ) -> Store:  # fmt: skip
         """Open and heal: what is mounted is compared with the records, leftovers of a crash go to the trash.
         ``holders`` name layers that somebody else's records keep (the build cache): the collector asks them. ``ids``:
-        containers run in a user namespace, and their files belong to its ids. Raises Unavailable if another process
-        has it open or overlayfs does not work there."""
+        containers run in a user namespace, and their files belong to its ids. ``spare``: room on the disk for records of
+        what is removed. Raises Unavailable if another process has it open or overlayfs does not work there."""
         if snapshotter not in ("auto", "erofs", "extract"):
             raise BAD_SNAPSHOTTER(name=snapshotter)
         root = Path(os.path.abspath(root))
@@ -112,7 +113,7 @@ class Store:
         found = await asyncio.to_thread(probe.probe, root / "ingest", mapper)
         if snapshotter == "auto":
             snapshotter = "erofs" if found.erofs else "extract"
-        store = cls(root, snapshotter, found, limits or Limits(), holders, mapper)
+        store = cls(root, snapshotter, found, limits or Limits(), holders, mapper, spare)
         store._lock_fd = lock
         store._reconcile()
         return store

@@ -110,7 +110,7 @@ class VolumeStore:
         if held:
             raise VOLUME_IN_USE(name=name, users=", ".join(held))
         self._unmount(volume)
-        self._db.execute("DELETE FROM volumes WHERE name=?", name)
+        self._db.remove(("DELETE FROM volumes WHERE name=?", (name,)))
         del self._volumes[name]
         self._users.pop(name, None)
         self._trash.put(self.directory / name)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def private_engine(
         _await_ping(engine)
         yield engine
     finally:
-        _stop(engine)
+        stop(engine)
 
 
 def _own_etc(root: Path, change: str) -> str:
@@ -133,6 +133,20 @@ def _own_etc(root: Path, change: str) -> str:
         f"mount -t tmpfs none {upper} && mkdir {upper}/upper {upper}/work && "
         f"mount -t overlay none -o lowerdir=/etc,upperdir={upper}/upper,workdir={upper}/work /etc && {{ {change}; }} && "
     )
+
+
+def killed_and_again(engine: PrivateEngine) -> PrivateEngine:
+    """kill -9 and a new engine (Dockyard) in the same namespaces, which a container's conmon must hold meanwhile. What it
+    is given back is the caller's to ``stop``."""
+    engine.process.kill()
+    engine.process.wait(STOP_LIMIT)
+    holder = next(pid for pid in _processes_naming(str(engine.root)) if _comm(pid) == "conmon")
+    command = ["nsenter", "-t", str(holder), "-n", "-m", "--", *command_of("dockyard", engine.root)]
+    with engine.log.open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    made = replace(engine, process=process)
+    _await_ping(made)
+    return made
 
 
 def _hard_limits() -> dict[str, int]:
@@ -156,7 +170,7 @@ def _await_ping(engine: PrivateEngine) -> None:
     raise RuntimeError(f"{engine.kind} does not answer: {tail}")
 
 
-def _stop(engine: PrivateEngine) -> None:
+def stop(engine: PrivateEngine) -> None:
     if engine.process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired, OSError):
             listed = engine.docker("ps", "-aq", timeout=STOP_LIMIT).stdout.split()

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
-import shutil
-import signal
 import subprocess
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dockyard.testing import engines, kit
+from dockyard.testing import engines
 from dockyard.testing.engines import PrivateEngine, private_engine
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -27,20 +23,6 @@ USER = (
     f"echo mapped:{UID}:65536 >> /etc/subuid; echo mapped:{GID}:65536 >> /etc/subgid"
 )
 """A user of its own for the engine, in its copy of /etc."""
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Below /tmp: pytest's own directories are closed to other users, and so to a remapped root."""
-    made = Path(tempfile.mkdtemp(prefix="du-", dir="/tmp"))
-    made.chmod(0o711)
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def archive(folder: Path) -> Path:
-    return kit.archive(folder / "kit.tar")
 
 
 @pytest.fixture(scope="module")
@@ -325,26 +307,13 @@ def test_what_does_not_go_together(engine: PrivateEngine, options: list[str], to
     assert told in done.stderr
 
 
-def restarted(engine: PrivateEngine) -> PrivateEngine:
-    """The same engine in the same namespaces after kill -9; a container's conmon holds the namespaces meanwhile."""
-    os.kill(engine.process.pid, signal.SIGKILL)
-    engine.process.wait(20)
-    holder = next(pid for pid in engines._processes_naming(str(engine.root)) if "conmon" in engines._comm(pid))
-    command = ["nsenter", "-t", str(holder), "-n", "-m", "--", *engines.command_of("dockyard", engine.root)]
-    with engine.log.open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    made = dataclasses.replace(engine, process=process)
-    engines._await_ping(made)
-    return made
-
-
 def test_kill_9_and_again(folder: Path, archive: Path) -> None:
     with private_engine("dockyard", folder / "k", settings={"userns-remap": "mapped:mapped"}, own_etc=USER) as first:
         good(first, "load", "-q", "-i", str(archive))
         good(first, "run", "-d", "--name", "kept", "-v", "data:/data", "busybox", "sleep", "1000")
         good(first, "exec", "kept", "touch", "/before")
         pid = pid_of(first, "kept")
-        second = restarted(first)
+        second = engines.killed_and_again(first)
         try:
             assert pid_of(second, "kept") == pid
             assert good(second, "exec", "kept", "stat", "-c", "%u:%g", "/before") == "0:0"
@@ -356,7 +325,7 @@ def test_kill_9_and_again(folder: Path, archive: Path) -> None:
             left = [row for row in Path(f"/proc/{second.process.pid}/mountinfo").read_text().splitlines() if "/storage/mapped/" in row.split(" - ")[0]]
             assert left == []
         finally:
-            engines._stop(second)
+            engines.stop(second)
 
 
 def test_default_makes_dockremap(folder: Path, archive: Path) -> None:

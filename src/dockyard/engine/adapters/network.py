@@ -160,6 +160,7 @@ class Networks:
 
     async def remove(self, ref: str) -> None:
         network = await self._kit.supervisor.operate(self._controller.remove_network(ref), "remove network")
+        self._kit.reserve.hold()
         self._adapter.emit("destroy", network)
 
     async def connect(self, ref: str, container: str, endpoint: Json) -> None:

@@ -117,6 +117,7 @@ class Volumes:
             if force:
                 return
             raise
+        self._kit.reserve.hold()
         self._kit.events.emit("volume", "destroy", name, driver="local")
 
     async def prune(self, filters: Filters) -> Json:
