@@ -78,6 +78,7 @@ async def _serve(settings: Settings, nofile: Ulimit) -> None:
     except OSError as error:
         raise CANNOT_START(root=settings.data_root, cause=str(error)) from error
     await serve_until_signal(engine, settings, engine.close)
+    _log.info("engine ended; containers go on")
 
 
 async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Callable[[], Awaitable[None]]) -> None:
@@ -107,7 +108,6 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
         if pidfile and opened:  # else it is that of the engine that has our address
             pidfile.unlink(missing_ok=True)
         remove_sockets(opened)
-    _log.info("engine ended; containers go on")
 
 
 def configure_logging(settings: Settings) -> None:
