@@ -59,6 +59,7 @@ class Creation:
         for option, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
             normalize_capabilities(names, option)
         parse_security_options(host.security_opt or ())
+        warnings = kit.runtime.check(host)
         host = self._resolve_targets(host)
         # Named before anything is made: a crash then knows which volumes are this container's.
         mounts = tuple(
@@ -87,7 +88,7 @@ class Creation:
             await asyncio.shield(self._abandon(container))
             raise
         container.emit("create")
-        return Created(container_id, _warnings(record))
+        return Created(container_id, warnings)
 
     async def _prepare(self, container: Container, network: NetworkingConfig) -> None:
         kit, record = self._kit, container.record
@@ -134,10 +135,18 @@ class Creation:
         )
 
     def _resolve_targets(self, host: HostConfig) -> HostConfig:
-        """``container:NAME`` becomes ``container:ID``, so that a rename changes nothing."""
+        """``container:NAME`` becomes ``container:ID``, so that a rename changes nothing. As dockerd: one that is not there
+        is a bad request, for a 404 is "no such image" to the docker CLI, which pulls; a network's is refused at start."""
 
         def resolved(mode: str) -> str:
-            return f"container:{self._find(mode[10:]).record.id}" if mode.startswith("container:") else mode
+            if not mode.startswith("container:"):
+                return mode
+            try:
+                return f"container:{self._find(mode[10:]).record.id}"
+            except NotFound as missing:
+                if mode == host.network_mode:
+                    return mode
+                raise errors.BAD_REQUEST(cause=str(missing)) from None
 
         return host.replace(
             network_mode=resolved(host.network_mode), pid_mode=resolved(host.pid_mode), ipc_mode=resolved(host.ipc_mode)
@@ -173,13 +182,3 @@ def _check_platform(platform: str, image: ImageInfo | None) -> None:
 def _same_platform(wanted: str, have: str) -> bool:
     want, got = wanted.split("/"), have.split("/")
     return want == got[: len(want)] or (len(want) == 1 and want[0] in got)
-
-
-def _warnings(record: Record) -> list[str]:
-    warnings = []
-    if record.host.oom_kill_disable and not record.host.memory:
-        warnings.append(
-            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
-            "running out of resources."
-        )
-    return warnings

@@ -37,7 +37,7 @@ from dockyard.runtime.execs import ExecRequest, ExecSession
 from dockyard.runtime.logs import LogWish
 from dockyard.runtime.model import LogLimits
 from dockyard.runtime.plan import make_spec, make_update, plan_process
-from dockyard.runtime.plan_resources import plan_rlimits
+from dockyard.runtime.plan_resources import plan_resources, plan_rlimits
 from dockyard.runtime.request import HOST, PRIVATE, Namespaces, ResolvedMount, SpecRequest
 
 Json = dict[str, Any]
@@ -84,6 +84,15 @@ class RuntimeAdapter:
         return self._runtime.facts
 
     # -- life -----------------------------------------------------------------------------------------------------
+
+    def check(self, host: HostConfig) -> list[str]:
+        _, limited = plan_resources(host, self.facts, devices.block_numbers(host))
+        _, clamped = plan_rlimits(host.ulimits or (), {}, self.facts)
+        missing: list[str] = []
+        if host.privileged or host.cap_add:
+            asked = (host.cap_add, host.cap_drop, self.facts.capabilities)
+            missing = security.plan_capabilities(*asked, privileged=host.privileged)[1]
+        return [*limited, *clamped, *missing]
 
     async def create(self, request: StartRequest) -> tuple[Process, list[str]]:
         record = request.record
@@ -326,7 +335,7 @@ def _shared_memory(request: StartRequest, namespace: UserNamespace) -> str:
     if mode == "host":
         return "/dev/shm"
     if mode.startswith("container:"):
-        return f"{os.path.dirname(request.directory)}/{mode.removeprefix('container:')}/shm"
+        return request.joined_memory
     if mode != "shareable":
         return ""
     path = f"{request.directory}/shm"
