@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -67,6 +68,25 @@ def test_exec_codes_are_right_every_time(dockyard) -> None:
     assert dockyard("exec", "-i", "codes", "cat", typed=b"typed").stdout == b"typed"
     assert dockyard("exec", "-w", "/tmp", "-e", "A=b", "codes", "sh", "-c", "pwd; echo $A").stdout == b"/tmp\nb\n"
     dockyard("rm", "-f", "codes")
+
+
+def test_the_third_ctrl_c_ends_the_client_though_the_container_goes_on(engine: engines.PrivateEngine, dockyard) -> None:
+    """As docker's CLI; what ends nothing is not counted."""
+    script = "trap 'echo heard' INT; trap : CONT; echo up; while :; do sleep 0.1; done"
+    words = [sys.executable, "-m", "dockyard.cli", "-H", engine.host, "run", "--name", "stubborn", "busybox", "sh", "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stderr is not None
+        assert client.stdout.readline() == b"up\n"
+        client.send_signal(signal.SIGCONT)
+        for _ in range(2):
+            client.send_signal(signal.SIGINT)
+            assert client.stdout.readline() == b"heard\n"
+        client.send_signal(signal.SIGINT)
+        assert client.wait(LIMIT) == 1
+        assert client.stderr.read() == b"\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n"
+    assert dockyard("inspect", "-f", "{{.State.Running}}", "stubborn").stdout == b"true\n"
+    dockyard("rm", "-f", "stubborn")
 
 
 def test_copies_in_and_out_and_between(dockyard, tmp_path: Path) -> None:

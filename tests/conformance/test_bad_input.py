@@ -72,7 +72,7 @@ TABLE: list[tuple[str, str, Any, int, str]] = [
     # values that no container can have
     ("POST", "/containers/create?name=%2F..%2Fx", create(), 400, "Invalid container name"),
     ("POST", "/containers/create", create(HostConfig={"Memory": 1}), 400, "6MB"),
-    ("POST", "/containers/create", create(HostConfig={"NetworkMode": "container:nosuch"}), 404, "nosuch"),
+    ("POST", "/containers/create", create(HostConfig={"PidMode": "container:nosuch"}), 400, "No such container: nosuch"),
     ("POST", "/containers/create", create(HostConfig={"Binds": ["relative:/x:bad"]}), 400, "bad"),
     ("POST", "/containers/create", create(HostConfig={"Binds": ["/:relative"]}), 400, "absolute"),
     ("POST", "/containers/create", create(HostConfig={"RestartPolicy": {"Name": "sometimes"}}), 400, "sometimes"),

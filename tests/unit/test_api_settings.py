@@ -128,7 +128,6 @@ def test_every_setting_is_used_or_says_that_it_is_not() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b'{"userns-remap": "default"}', "userns-remap is not implemented"),
         (b'{"exec-opts": ["native.cgroupdriver=other"]}', "invalid cgroup driver other"),
         (b'{"exec-opts": ["nonsense=1"]}', "invalid option nonsense"),
         (b'{"min-api-version": "1.99"}', "invalid minimum API version 1.99"),

@@ -80,7 +80,7 @@ def test_contradictory_host_configs_are_refused(host, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"env": ["=x"]}, {"working_dir": "rel"}, {"hostname": "-bad-"}, {"exposed_ports": {"0": {}}}]
+    "config", [{"env": ["=x"]}, {"working_dir": "rel"}, {"hostname": "two words"}, {"hostname": "a\n1.2.3.4 b"}, {"hostname": "x" * 64}, {"exposed_ports": {"0": {}}}]
 )
 def test_bad_configs_are_refused(config) -> None:
     with pytest.raises(InvalidParameter):

@@ -15,11 +15,11 @@ from referencing.jsonschema import DRAFT4
 from dockyard.errors import DockyardError, InvalidParameter, NotImplementedYet, Unavailable
 from dockyard.kernel import caps
 from dockyard.kernel.cgroup import Cgroups
-from dockyard.model import ContainerConfig, DeviceRequest, HostConfig, Mount, Ulimit
+from dockyard.model import ContainerConfig, DeviceRequest, HostConfig, IdMaps, IdRange, Mount, Ulimit
 from dockyard.model.container import Resources, ThrottleDevice
 from dockyard.runtime.model import HostFacts, RuntimeFacts
 from dockyard.runtime.plan import make_spec, make_update
-from dockyard.runtime.request import DeviceNode, IdMapping, Namespaces, ResolvedMount, SpecRequest
+from dockyard.runtime.request import DeviceNode, Namespaces, ResolvedMount, SpecRequest
 from dockyard.runtime.security import DEFAULT_CAPABILITIES
 from dockyard.runtime.users import User
 
@@ -73,7 +73,7 @@ RICH = request(
     namespaces=Namespaces(net="/run/netns/x", pid="/proc/1/ns/pid"),
 )  # fmt: skip
 PRIVILEGED = request(host=HostConfig(privileged=True), host_devices=(DeviceNode("/dev/kmsg", "c", 1, 11),))
-USERNS = request(uid_map=(IdMapping(0, 100000, 65536),), gid_map=(IdMapping(0, 100000, 65536),))
+USERNS = request(ids=IdMaps((IdRange(0, 100000, 65536),), (IdRange(0, 100000, 65536),)))
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +13,7 @@ import msgspec
 
 from dockyard.api.routes import Route
 from dockyard.errors import Code, InvalidParameter
-from dockyard.http import BODY_TOO_LARGE, Request
+from dockyard.http import BODY_TOO_LARGE, CLIENT_LEFT, Request
 from dockyard.lib.clock import parse_rfc3339
 from dockyard.lib.notjson import NOT_JSON
 from dockyard.model import decode
@@ -136,6 +137,22 @@ class Call:
 
     def stream(self) -> AsyncIterator[bytes]:
         return self.request.stream()
+
+    async def while_client_stays(self, work: Coroutine[Any, Any, T]) -> T:
+        """For what may wait long for others and serves nobody else: it ends with the client (Ctrl-C in a pull), as in
+        moby. Raises Cancelled then."""
+        task = asyncio.ensure_future(work)
+
+        def leave() -> None:
+            task.cancel()
+
+        self.request.on_disconnect(leave)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self.request.disconnected:
+                raise
+            raise CLIENT_LEFT() from None
 
     def registry_auth(self) -> Json:
         """``X-Registry-Auth``: base64url JSON; what cannot be decoded is ignored, as in moby."""

@@ -21,6 +21,7 @@ from dockyard.api.ports import Engine as ApiEngine
 from dockyard.api.server import listen, make_server, remove_sockets
 from dockyard.api.settings import BAD_SETTING, Settings, api_version, notes
 from dockyard.build.service import BuilderSettings
+from dockyard.engine import remap
 from dockyard.engine.settings import Defaults
 from dockyard.engine.system import COMPAT_VERSION
 from dockyard.engine.wiring import EngineSettings, open_engine
@@ -82,7 +83,7 @@ def raise_descriptor_limit() -> Ulimit:
 
 
 async def _serve(settings: Settings, nofile: Ulimit) -> None:
-    wanted = engine_settings(settings)
+    wanted = remapped(engine_settings(settings), settings.userns_remap)
     ulimits = {"nofile": nofile, **wanted.defaults.ulimits}
     wanted = dataclasses.replace(wanted, defaults=dataclasses.replace(wanted.defaults, ulimits=ulimits))
     try:
@@ -90,6 +91,7 @@ async def _serve(settings: Settings, nofile: Ulimit) -> None:
     except OSError as error:
         raise CANNOT_START(root=settings.data_root, cause=str(error)) from error
     await serve_until_signal(engine, settings, engine.close)
+    _log.info("engine ended; containers go on")
 
 
 async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Callable[[], Awaitable[None]]) -> None:
@@ -119,7 +121,6 @@ async def serve_until_signal(engine: ApiEngine, settings: Settings, close: Calla
         if pidfile and opened:  # else it is that of the engine that has our address
             pidfile.unlink(missing_ok=True)
         remove_sockets(opened)
-    _log.info("engine ended; containers go on")
 
 
 def configure_logging(settings: Settings) -> None:
@@ -140,6 +141,18 @@ def engine_settings(settings: Settings) -> EngineSettings:
         network=_network(settings),
         transfer=_transfer(settings), build=_builder(settings), snapshotter=_snapshotter(settings.storage_opts),
     )  # fmt: skip
+
+
+def remapped(wanted: EngineSettings, wish: str) -> EngineSettings:
+    """``userns-remap``: ids of containers, and a data root of their own below the daemon's. Makes dockremap if need be."""
+    if not wish:
+        return wanted
+    found = remap.resolve(wish)
+    if not found.ids:
+        _log.warning("User namespaces: root cannot be remapped with itself; user namespaces are OFF")
+        return wanted
+    _log.info("User namespaces: ID ranges will be mapped to subuid/subgid ranges of: %s", found.user)
+    return dataclasses.replace(wanted, ids=found.ids, root=remap.data_root(wanted.root, found.ids))
 
 
 def _snapshotter(options: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ class Settings:
     runtimes: Map = _s({}, "another OCI runtime (name=path)", flag="add-runtime")
     seccomp_profile: str = _s("", "seccomp profile: a path, builtin or unconfined")
     selinux_enabled: bool = _s(False, "SELinux labels")
-    userns_remap: str = _s("", "user:group of the user namespace")
+    userns_remap: str = _s("", "user whose subordinate ids containers get: default, user[:group] or uid[:gid]")
     cpu_rt_period: int = _s(0, "limit of CPU real-time period in microseconds", note="real-time scheduling is set per container only")
     cpu_rt_runtime: int = _s(0, "limit of CPU real-time runtime in microseconds", note="real-time scheduling is set per container only")
     shutdown_timeout: int = _s(15, "seconds for containers to stop at shutdown", note="containers outlive the daemon")
@@ -376,7 +376,6 @@ def _contradictions(s: Settings) -> Iterable[tuple[bool, str]]:
     yield s.max_concurrent_uploads < 0, f"invalid max concurrent uploads: {s.max_concurrent_uploads}"
     yield s.max_download_attempts < 1, f"invalid max download attempts: {s.max_download_attempts}"
     yield s.selinux_enabled, "selinux-enabled is not implemented by Dockyard yet"
-    yield bool(s.userns_remap), "userns-remap is not implemented by Dockyard yet: containers would run as the host's root"
     for option in s.exec_opts:
         key, _, value = option.partition("=")
         yield key != "native.cgroupdriver", f"invalid option {key} in exec-opts: only native.cgroupdriver is known"

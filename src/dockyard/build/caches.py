@@ -88,11 +88,11 @@ class CacheMounts:
             try:
                 flags = os.O_RDONLY | os.O_DIRECTORY
                 with safefs.opened(root, source or ".", flags) as below, _opened_directory(part) as into:
-                    copy_tree(below, into)
+                    copy_tree(below, into, self._layers.ids)
             finally:
                 os.close(root)
         else:
-            os.chown(part, mount.uid, mount.gid)
+            os.chown(part, *self._layers.ids.outside(mount.uid, mount.gid))
             os.chmod(part, 0o755 if mount.mode is None else mount.mode)
         if self.path(number).exists():
             shutil.rmtree(part)

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dockyard.model.idmap import UNCHANGED
+
 from .context import Context, single_file
 from .errors import FETCH_FAILED
 from .image import image_id
@@ -37,6 +39,8 @@ class FakeLease:
 
 
 class FakeLayers:
+    ids = UNCHANGED
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.tars: dict[str, bytes] = {}

@@ -95,7 +95,7 @@ class Mounts:
             return BindMount(mount.target, str(directory), mount.read_only)
         with safefs.root_fd(str(directory)) as root:
             try:
-                fd = safefs.make_dirs(root, mount.source)
+                fd = safefs.make_dirs(root, mount.source, owner=self._layers.ids.root)
             except OSError:
                 raise COPY_MISSING(instruction="RUN --mount", path=mount.source) from None
         # Bound by descriptor to a place that is ours: what others make of the cache meanwhile leads nowhere.
@@ -134,7 +134,7 @@ class Mounts:
         directory = self._memory(stack, run, "secrets")
         for number, (mount, content) in enumerate(files):
             path = f"{directory}/{number}"
-            _write(path, content, 0o400 if mount.mode is None else mount.mode, mount.uid, mount.gid)
+            _write(path, content, 0o400 if mount.mode is None else mount.mode, *self._layers.ids.outside(mount.uid, mount.gid))
             table.binds.append(BindMount(mount.target, path, read_only=True))
 
     def _scripts(
@@ -143,7 +143,7 @@ class Mounts:
         directory = self._memory(stack, run, "scripts")
         for number, (name, content) in enumerate(files):
             path = f"{directory}/{number}"
-            _write(path, content.encode("utf-8", "surrogateescape"), 0o755, 0, 0)
+            _write(path, content.encode("utf-8", "surrogateescape"), 0o755, *self._layers.ids.root)
             table.binds.append(BindMount(posixpath.join("/dev/pipes", name), path, read_only=True))
 
     def _memory(self, stack: AsyncExitStack, run: str, name: str) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from dockyard.model import IdMaps
+
 from .context import Context
 from .model import BaseImage, Layer, Request
 
@@ -95,6 +97,11 @@ class Lease(Protocol):
 
 
 class Layers(Protocol):
+    @property
+    def ids(self) -> IdMaps:
+        """How owners in a prepared root differ from those in its layers (a user namespace)."""
+        ...
+
     def size(self, diff_id: str) -> int | None:
         """None where the layer is not here (any more)."""
         ...

@@ -15,11 +15,14 @@ layer is gone counts as none.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
+
+from dockyard.lib.durable import Spare, is_full, no_spare, removing
 
 __all__ = ["MountRecord", "Records", "StepRecord"]
 
@@ -66,7 +69,9 @@ class MountRecord:
 class Records:
     """Owned by the event loop's thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spare: Spare = no_spare) -> None:
+        """``spare``: room on the disk for records of what is removed."""
+        self._spare = spare
         path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -113,16 +118,24 @@ class Records:
         self._write(changed)
 
     def _write(self, records: Iterable[StepRecord]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany(
-            "INSERT OR REPLACE INTO steps VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            [
-                (r.key, r.layer, r.size, r.kind, r.text, r.created, r.used, r.uses, r.slot,
-                 msgspec.json.encode(r.parts).decode(), r.content)
-                for r in records
-            ],
-        )  # fmt: skip
-        self._db.execute("COMMIT")
+        """A record that the disk has no room for is known until the engine ends, and then costs a run."""
+        rows = [
+            (r.key, r.layer, r.size, r.kind, r.text, r.created, r.used, r.uses, r.slot,
+             msgspec.json.encode(r.parts).decode(), r.content)
+            for r in records
+        ]  # fmt: skip
+        with _unless_full():
+            self._whole("INSERT OR REPLACE INTO steps VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
+
+    def _whole(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """All rows or none."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(sql, rows)
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # an error; SQLite has rolled back by itself when the disk is full
+                self._db.execute("ROLLBACK")
 
     def touch(self, key: str, at: int) -> None:
         """Used now; on disk with the next ``flush``."""
@@ -134,18 +147,17 @@ class Records:
         rows = [(self.steps[key].used, self.steps[key].uses, key) for key in self._touched if key in self.steps]
         self._touched.clear()
         if rows:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("UPDATE steps SET used=?, uses=? WHERE key=?", rows)
-            self._db.execute("COMMIT")
+            with _unless_full():
+                self._whole("UPDATE steps SET used=?, uses=? WHERE key=?", rows)
 
     def drop(self, keys: Iterable[str]) -> None:
-        gone = [self.steps.pop(key) for key in list(keys) if key in self.steps]
+        gone = [self.steps[key] for key in dict.fromkeys(keys) if key in self.steps]
+        rows = [(record.key,) for record in gone]
+        removing(lambda: self._whole("DELETE FROM steps WHERE key=?", rows), self._spare)
         for record in gone:
+            del self.steps[record.key]
             if self._slots.get(record.slot) == record.key:
                 del self._slots[record.slot]
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany("DELETE FROM steps WHERE key=?", [(record.key,) for record in gone])
-        self._db.execute("COMMIT")
 
     # -- cache mounts ---------------------------------------------------------------------------------------------
 
@@ -165,12 +177,23 @@ class Records:
         record = self.mounts.get(number)
         if record is not None:
             self.mounts[number] = replace(record, size=size, used=at, uses=record.uses + 1)
-            self._db.execute("UPDATE mounts SET size=?, used=?, uses=uses+1 WHERE number=?", (size, at, number))
+            with _unless_full():
+                self._db.execute("UPDATE mounts SET size=?, used=?, uses=uses+1 WHERE number=?", (size, at, number))
 
     def drop_mount(self, number: int) -> None:
+        removing(lambda: self._db.execute("DELETE FROM mounts WHERE number=?", (number,)), self._spare)
         self.mounts.pop(number, None)
-        self._db.execute("DELETE FROM mounts WHERE number=?", (number,))
 
     def close(self) -> None:
         self.flush()
         self._db.close()
+
+
+@contextmanager
+def _unless_full() -> Iterator[None]:
+    """What may be lost: the cache is right without it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not is_full(error):
+            raise

@@ -105,7 +105,7 @@ class Steps:
             faultpoint("build.prepared")
             binds = (*self._network_files(run, place), *table.binds)
             with safefs.root_fd(str(root)) as fd:
-                stubs = find_stubs(fd, [bind.target for bind in binds])
+                stubs = find_stubs(fd, [bind.target for bind in binds], self.layers.ids)
             started(run)
             code = await self.executor.run(
                 Process(
@@ -126,6 +126,7 @@ class Steps:
             path = self.directory / run / f"file{number}"
             path.write_bytes(content)
             path.chmod(0o644)
+            os.chown(path, *self.layers.ids.root)
             binds.append(BindMount(target, str(path)))
         return binds
 

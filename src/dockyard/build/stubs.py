@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterable
 
 from dockyard.kernel import safefs
+from dockyard.model import IdMaps
 
 from .ports import Stubs
 
@@ -19,7 +20,8 @@ __all__ = ["find_stubs", "follow", "left_out"]
 MAX_LINKS = 40
 
 
-def find_stubs(root: int, targets: Iterable[str]) -> Stubs:
+def find_stubs(root: int, targets: Iterable[str], ids: IdMaps) -> Stubs:
+    """``ids``: how owners in the root differ from those in its upper directory."""
     made: dict[str, None] = {}
     parents: dict[str, tuple[int, int, int]] = {}
     for target in targets:
@@ -31,7 +33,7 @@ def find_stubs(root: int, targets: Iterable[str]) -> Stubs:
             continue
         with safefs.opened(root, here or ".", os.O_PATH) as fd:
             info = os.fstat(fd)
-        parents[here] = (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+        parents[here] = (stat.S_IMODE(info.st_mode), *ids.inside(info.st_uid, info.st_gid))
         for part in missing:
             here = posixpath.join(here, part)
             made[here] = None

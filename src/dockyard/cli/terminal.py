@@ -26,6 +26,8 @@ _PASSED = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
     signal.SIGCONT, signal.SIGTSTP,
 )  # fmt: skip
+STRIKES = 3
+"""Ctrl-C (or SIGTERM) so often ends us though the container does not, as docker's CLI has it."""
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -80,14 +82,26 @@ def following_window(tell: Callable[[int, int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def passing_signals(send: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C and its like go to the container instead of ending us (``--sig-proxy``)."""
-    with _handling(_PASSED, send):
+    """Ctrl-C and its like go to the container instead of ending us (``--sig-proxy``), but for the third time."""
+    counted: list[int] = []
+
+    def count(number: int) -> None:
+        if number in (signal.SIGINT, signal.SIGTERM):
+            counted.append(number)
+        if len(counted) == STRIKES:
+            os.write(2, f"\ngot {STRIKES} SIGTERM/SIGINTs, forcefully exiting\n".encode())
+            os._exit(1)
+
+    with _handling(_PASSED, send, count):
         yield
 
 
 @contextlib.contextmanager
-def _handling(numbers: tuple[signal.Signals, ...], work: Callable[[str], None]) -> Iterator[None]:
-    """``work`` with the name of each signal, in a thread: a handler interrupts code that may hold the client's lock."""
+def _handling(
+    numbers: tuple[signal.Signals, ...], work: Callable[[str], None], first: Callable[[int], None] = lambda _: None
+) -> Iterator[None]:
+    """``work`` with the name of each signal, in a thread: a handler interrupts code that may hold the client's lock.
+    ``first`` is called in the handler itself."""
     arrived: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def serve() -> None:
@@ -97,7 +111,12 @@ def _handling(numbers: tuple[signal.Signals, ...], work: Callable[[str], None]) 
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    before = {number: signal.signal(number, lambda at, _: arrived.put(signal.Signals(at).name)) for number in numbers}
+
+    def handle(number: int, _: Any) -> None:
+        arrived.put(signal.Signals(number).name)
+        first(number)
+
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

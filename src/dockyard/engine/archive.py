@@ -112,9 +112,8 @@ async def get(kit: Kit, record: Record, path: str) -> tuple[PathStat, AsyncItera
 
 async def _packed(kit: Kit, record: Record, path: str, name: str) -> AsyncIterator[bytes]:
     async with _place(kit, record, path) as place:
-        follow = path.endswith(("/", "/."))
-
-        tar = pack(place.root, place.path, name.strip("/") or ".", follow=follow)
+        follow, ids = path.endswith(("/", "/.")), kit.namespace.of(record.host).ids
+        tar = pack(place.root, place.path, name.strip("/") or ".", follow=follow, ids=ids)
         async with aclosing(stream_from_thread(_threads, tar)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -126,7 +125,7 @@ async def put(
     """Unpacks into an existing directory. ``keep_kind``: a directory is never replaced by a file, nor the reverse. Files
     belong to whom the archive says, or, with ``copy_owner``, to the user that the container runs as (moby's
     copyUIDGID)."""
-    owner = await _user(kit, record) if copy_owner else None
+    owner, ids = await _user(kit, record) if copy_owner else None, kit.namespace.of(record.host).ids
     async with _place(kit, record, path) as place:
         if not place.writable:
             raise PATH_READ_ONLY()
@@ -140,7 +139,7 @@ async def put(
             await run_with_input(
                 _threads,
                 tar,
-                lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, owner=owner),
+                lambda source: unpack(source, place.root, place.path, keep_kind=keep_kind, owner=owner, ids=ids),
             )
         except OSError as error:
             raise _refused(error) from None

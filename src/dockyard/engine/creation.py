@@ -54,9 +54,12 @@ class Creation:
             parse_signal(merged.stop_signal)
         host = self._complete(host)
         planning.check_host(host, config)
+        if kit.namespace.of(host).ids:
+            planning.check_remapped(host)
         for option, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
             normalize_capabilities(names, option)
         parse_security_options(host.security_opt or ())
+        warnings = kit.runtime.check(host)
         host = self._resolve_targets(host)
         # Named before anything is made: a crash then knows which volumes are this container's.
         mounts = tuple(
@@ -85,14 +88,15 @@ class Creation:
             await asyncio.shield(self._abandon(container))
             raise
         container.emit("create")
-        return Created(container_id, _warnings(record))
+        return Created(container_id, warnings)
 
     async def _prepare(self, container: Container, network: NetworkingConfig) -> None:
         kit, record = self._kit, container.record
         faultpoint("create.recorded")
         directory = kit.directory(record.id)
-        directory.mkdir(mode=0o710, parents=True)
-        await kit.rootfs.prepare(record.id, record.image_id, durable=not record.host.auto_remove)
+        directory.parent.mkdir(mode=0o711, exist_ok=True)
+        directory.mkdir(mode=0o711)
+        await kit.rootfs.prepare(record.id, record.image_id, mapped=record.host.userns_mode != "host", durable=not record.host.auto_remove)
         faultpoint("create.rootfs")
         record = record.replace(mounts=tuple([await kit.volumes.ensure(point, record.id) for point in record.mounts]))
         faultpoint("create.volumes")
@@ -131,10 +135,18 @@ class Creation:
         )
 
     def _resolve_targets(self, host: HostConfig) -> HostConfig:
-        """``container:NAME`` becomes ``container:ID``, so that a rename changes nothing."""
+        """``container:NAME`` becomes ``container:ID``, so that a rename changes nothing. As dockerd: one that is not there
+        is a bad request, for a 404 is "no such image" to the docker CLI, which pulls; a network's is refused at start."""
 
         def resolved(mode: str) -> str:
-            return f"container:{self._find(mode[10:]).record.id}" if mode.startswith("container:") else mode
+            if not mode.startswith("container:"):
+                return mode
+            try:
+                return f"container:{self._find(mode[10:]).record.id}"
+            except NotFound as missing:
+                if mode == host.network_mode:
+                    return mode
+                raise errors.BAD_REQUEST(cause=str(missing)) from None
 
         return host.replace(
             network_mode=resolved(host.network_mode), pid_mode=resolved(host.pid_mode), ipc_mode=resolved(host.ipc_mode)
@@ -170,13 +182,3 @@ def _check_platform(platform: str, image: ImageInfo | None) -> None:
 def _same_platform(wanted: str, have: str) -> bool:
     want, got = wanted.split("/"), have.split("/")
     return want == got[: len(want)] or (len(want) == 1 and want[0] in got)
-
-
-def _warnings(record: Record) -> list[str]:
-    warnings = []
-    if record.host.oom_kill_disable and not record.host.memory:
-        warnings.append(
-            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
-            "running out of resources."
-        )
-    return warnings

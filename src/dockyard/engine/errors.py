@@ -95,6 +95,10 @@ STOP_TIMED_OUT = Code(
 JOIN_TARGET_NOT_RUNNING = Code(
     "DY-ENG-039", Conflict, "cannot join {namespace} of a non running container: {id}", hint="docker start {id}"
 )
+IPC_NOT_SHAREABLE = Code(
+    "DY-ENG-047", InvalidParameter,
+    "container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+)  # fmt: skip
 LINK_NOT_RUNNING = Code(
     "DY-ENG-043",
     Conflict,

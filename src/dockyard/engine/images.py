@@ -130,6 +130,7 @@ class Images:
         removed = self._store.remove_image(ref, force=force, prune=prune, in_use=self._in_use())
         for row in removed:
             self._emit("untag" if row.untagged else "delete", row.deleted or image.id, row.untagged or row.deleted)
+        self._kit.reserve.hold()
         return [{"Untagged": row.untagged} if row.untagged else {"Deleted": row.deleted} for row in removed]
 
     async def prune(self, filters: Filters) -> Json:
@@ -145,6 +146,7 @@ class Images:
             return any(match_labels([item], labels) for item in filters.get("label!", ()))
 
         rows, freed = self._store.prune_images(dangling_only=dangling, in_use=self._in_use(), keep=keep)
+        self._kit.reserve.hold()
         self._kit.events.emit("image", "prune", "", reclaimed=str(freed))
         deleted = [{"Untagged": row.untagged} if row.untagged else {"Deleted": row.deleted} for row in rows]
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}

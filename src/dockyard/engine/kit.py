@@ -12,6 +12,7 @@ from dockyard.engine.ports import Network, Rootfs, Runtime, Volumes
 from dockyard.engine.reserve import Reserve
 from dockyard.engine.store import Store
 from dockyard.engine.supervisor import Supervisor
+from dockyard.engine.usernamespace import SHARED_WITH_HOST, UserNamespace
 from dockyard.lib import clock
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Kit:
     events: Events = field(default_factory=Events)
     supervisor: Supervisor = field(default_factory=Supervisor)
     now: Callable[[], int] = clock.now
+    namespace: UserNamespace = SHARED_WITH_HOST
+    """Of containers that do not opt out."""
     boot_id: str = ""
     exit_command: tuple[str, ...] = ()
     """Run by conmon after an exit; the container's ID is appended. It honours policies while no engine runs."""

@@ -15,6 +15,7 @@ from collections.abc import Awaitable
 
 from dockyard.engine import errors, health
 from dockyard.engine.container import Container
+from dockyard.engine.kit import Kit
 from dockyard.engine.model import Health, MountPoint, Record
 from dockyard.engine.plan.create import parse_link
 from dockyard.engine.plan.restart import next_delay, should_restart
@@ -108,7 +109,7 @@ async def _bring_up(container: Container, undo: Undo) -> Process:
     request = StartRequest(
         record=record, rootfs=rootfs, mounts=mounts, netns=netns, hostname=record.config.hostname,
         pid_of=joined, directory=str(directory), exit_command=(*kit.exit_command, record.id),
-        environment=link_environment(container),
+        environment=link_environment(container), joined_memory=_joined_memory(container),
     )  # fmt: skip
     # What an engine that died between the end of the last run and its clean-up left: "container already exists".
     await kit.runtime.delete(record.id)
@@ -158,13 +159,36 @@ def _joined_processes(container: Container) -> dict[str, int]:
     host, found = container.record.host, {}
     for namespace, mode in (("network", host.network_mode), ("PID", host.pid_mode), ("IPC", host.ipc_mode)):
         if mode.startswith("container:"):
-            target = container.kit.containers.get(mode.removeprefix("container:"))
-            if target is None:
-                raise errors.NO_SUCH_CONTAINER(ref=mode.removeprefix("container:"))
+            ref = mode.removeprefix("container:")
+            target = _named(container.kit, ref)
             if not target.record.live:
                 raise errors.JOIN_TARGET_NOT_RUNNING(namespace=namespace, id=target.record.id)
-            found[target.record.id] = target.record.state.pid
+            if namespace == "IPC" and target.record.host.ipc_mode in ("private", "none"):
+                raise errors.IPC_NOT_SHAREABLE(id=target.record.id)
+            found[ref] = target.record.state.pid
     return found
+
+
+def _named(kit: Kit, ref: str) -> Container:
+    """By ID, or by name where the target did not exist yet at the create. Raises NotFound."""
+    found = kit.containers.get(ref)
+    if found is None:
+        found = next((each for each in kit.containers.values() if each.record.name == ref), None)
+    if found is None:
+        raise errors.NO_SUCH_CONTAINER(ref=ref)
+    return found
+
+
+def _joined_memory(container: Container) -> str:
+    """The directory of the shared memory that ``--ipc container:`` joins, through as many containers as it takes; "" for
+    one that joins none."""
+    kit, owner, mode = container.kit, container, container.record.host.ipc_mode
+    if not mode.startswith("container:"):
+        return ""
+    while mode.startswith("container:"):
+        owner = _named(kit, mode.removeprefix("container:"))
+        mode = owner.record.host.ipc_mode
+    return "/dev/shm" if mode == "host" else f"{kit.directory(owner.record.id)}/shm"
 
 
 def _failed(before: Record, error: BaseException, now: int) -> Record:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dockyard.engine.model import MountPoint, Record
-from dockyard.model import ContainerConfig, NetworkingConfig
+from dockyard.model import ContainerConfig, HostConfig, NetworkingConfig
 from dockyard.model.container import Resources
 from dockyard.model.exchange import Frame, LogQuery
 
@@ -63,19 +63,22 @@ class StartRequest:
     """Path of the network namespace; "" for the host's."""
     hostname: str
     pid_of: Mapping[str, int]
-    """Processes of the containers whose namespaces are joined, by container ID."""
+    """Processes of the containers whose namespaces are joined, as the host config names these."""
     directory: str
     exit_command: Sequence[str]
     environment: Sequence[str] = ()
     """Variables that links bring (``DB_PORT_5432_TCP_ADDR``); the container's own win."""
+    joined_memory: str = ""
+    """The directory of the shared memory that is joined (``--ipc container:``)."""
 
 
 class Rootfs(Protocol):
     """Images and the writable layers of containers."""
 
     def image(self, ref: str) -> ImageInfo: ...
-    async def prepare(self, container_id: str, image_id: str, *, durable: bool) -> None:
-        """``durable``: its record must survive a loss of power."""
+    async def prepare(self, container_id: str, image_id: str, *, mapped: bool, durable: bool) -> None:
+        """``mapped``: for a container in the engine's user namespace, where there is one. ``durable``: its record must
+        survive a loss of power."""
         ...
 
     async def remove(self, container_id: str) -> None: ...
@@ -150,6 +153,10 @@ class Stream(Protocol):
 
 
 class Runtime(Protocol):
+    def check(self, host: HostConfig) -> list[str]:
+        """Raises InvalidParameter for what no start here could do; sentences about what will be left out."""
+        ...
+
     async def create(self, request: StartRequest) -> tuple[Process, list[str]]:
         """Bundle, conmon, runtime create. Raises a start failure with runc's wording and forensics."""
         ...

@@ -35,11 +35,15 @@ from dockyard.engine.kit import Kit
 from dockyard.engine.lock import RootLock
 from dockyard.engine.plan.report import limits
 from dockyard.engine.plan.report import warnings as settings_warnings
+from dockyard.engine.remap import reachable
+from dockyard.engine.reserve import START_SIZE, Reserve
 from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.engine.system import MIN_API_VERSION, HostReport, System
+from dockyard.engine.usernamespace import opened
 from dockyard.errors import NotFound
 from dockyard.model import new_id
+from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.network import Controller, NetworkSettings
 from dockyard.oci import Digest
 from dockyard.runtime import Runtime, probe
@@ -72,6 +76,8 @@ class EngineSettings:
     authorization_plugins: tuple[str, ...] = ()
     min_api_version: str = MIN_API_VERSION
     snapshotter: str = "auto"
+    ids: IdMaps = UNCHANGED
+    """``userns-remap``: what the ids of containers are here; ``root`` is a data root of its own then."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     transfer: TransferSettings = field(default_factory=TransferSettings)
     build: BuilderSettings = field(default_factory=BuilderSettings)
@@ -92,13 +98,25 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     ``daemon=False`` (the exit helper) opens the same without recovering: it looks after one container only.
     """
     settings.root.mkdir(mode=0o710, parents=True, exist_ok=True)
+    if settings.ids:
+        reachable(settings.root, settings.ids)
     settings.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     lock = RootLock(settings.root)
     await lock.acquire(daemon=daemon)
-    records = Records(settings.root / "build" / "cache.db")
+    starting = Reserve(settings.root / "reserve.start", START_SIZE)
+    if daemon:
+        starting.spend_if_full()
+    namespace = opened(settings.run_dir, settings.ids)
+    kept = Reserve(settings.root / "reserve")
+
+    def spare() -> bool:
+        return kept.spend() or starting.spend()
+
+    records = Records(settings.root / "build" / "cache.db", spare)
     storage = await Storage.open(
-        settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())]
-    )
+        settings.root / "storage", snapshotter=settings.snapshotter, holders=[lambda: map(Digest, records.layers())],
+        ids=settings.ids, spare=spare,
+    )  # fmt: skip
     facts = await probe(settings.defaults.runtime)
     if settings.defaults.init_path:
         facts = dataclasses.replace(facts, init_path=settings.defaults.init_path)
@@ -112,15 +130,19 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         init=settings.defaults.init,
         log_options=settings.defaults.log_options,
         security_opt=settings.defaults.security_opt,
+        namespace=namespace,
     )
-    controller = await Controller.open(settings.root / "network", settings.run_dir, settings.network)
+    controller = await Controller.open(
+        settings.root / "network", settings.run_dir, settings.network, userns=namespace.path, spare=spare
+    )
     transfer = Transfer(settings.transfer, StorageImages(storage), settings.root)
     store = Store(settings.root / "engine.db")
     known: dict[str, Container] = {}
-    network = NetworkAdapter(controller, known)
+    network = NetworkAdapter(controller, known, namespace)
     kit = Kit(
         root=settings.root, store=store, rootfs=RootfsAdapter(storage), volumes=VolumeAdapter(storage), network=network,
         runtime=adapter, boot_id=BOOT_ID.read_text().strip(), exit_command=_exit_helper(settings), containers=known,
+        namespace=namespace,
     )  # fmt: skip
     containers = Containers(kit, defaults)
     images, volumes = Images(storage, transfer, kit, containers.find), Volumes(storage, kit)
@@ -129,8 +151,8 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     report = _report(settings, storage, runtime, engine_id)
     layers = BuildLayers(storage)
     runs = settings.root / "build" / "run"
-    executor = build_run.BuildExecutor(facts, settings.run_dir / "build", runs, settings.cgroup_parent)
-    places = build_run.BuildNetworks(controller, runs, containers.find)
+    executor = build_run.BuildExecutor(facts, settings.run_dir / "build", runs, settings.cgroup_parent, namespace)
+    places = build_run.BuildNetworks(controller, runs, containers.find, namespace)
     bases = BuildImages(storage, transfer, kit.events.emit)
     builder = Builder(settings.root / "build", bases, layers, executor, places, records, settings.build)
     shelf = BuildShelf(storage, transfer, bases)
@@ -159,6 +181,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
         kit.reserve.hold()
         await recovery.recover(kit)
         await build_run.sweep(executor, places, runs)
+        starting.hold()
     else:
         recovery.load(kit)
     return engine
@@ -217,6 +240,7 @@ def _report(settings: EngineSettings, storage: Storage, runtime: Runtime, engine
             "CgroupVersion": "2" if str(facts.cgroup.layout) == "v2" else "1",
             "SecurityOptions": (["name=seccomp,profile=builtin"] if facts.seccomp else [])
             + (["name=apparmor"] if facts.apparmor else [])
+            + (["name=userns"] if settings.ids else [])
             + ["name=cgroupns"],
             "InitBinary": facts.init_path or "",
         },

@@ -21,6 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from dockyard.kernel import userns
+
 __all__ = ["NetnsThread", "create", "entered", "is_namespace", "keep", "remove"]
 
 T = TypeVar("T")
@@ -53,9 +55,11 @@ def entered(netns: int | str | Path) -> Iterator[None]:
             os.close(target)
 
 
-def create() -> int:
+def create(owner: str = "") -> int:
     """A descriptor of a new namespace, which lives as long as the descriptor or what ``keep`` makes of it. Call in a
-    thread whose namespace may change."""
+    thread whose namespace may change. ``owner``: path of the user namespace that it belongs to, "" for our own."""
+    if owner:
+        return userns.create_netns(owner)
     home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.unshare(_CLONE_NEWNET), "cannot create a network namespace")

@@ -96,21 +96,23 @@ def split_leaf(path: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def parent_of(root: int, path: Path, *, create: bool = False, mode: int = 0o755) -> Iterator[tuple[int, str]]:
+def parent_of(
+    root: int, path: Path, *, create: bool = False, mode: int = 0o755, owner: tuple[int, int] = (0, 0)
+) -> Iterator[tuple[int, str]]:
     """The opened parent directory and the leaf's name: what ``dir_fd=`` functions take to act on the leaf itself.
 
     With ``create`` missing parents are made (owner and mode as ``make_dirs``).
     """
     parent, leaf = split_leaf(path)
-    fd = make_dirs(root, parent, mode) if create else open_in_root(root, parent, os.O_PATH | os.O_DIRECTORY)
+    fd = make_dirs(root, parent, mode, owner) if create else open_in_root(root, parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield fd, leaf
     finally:
         os.close(fd)
 
 
-def make_dirs(root: int, path: Path, mode: int = 0o755) -> int:
-    """mkdir -p inside the root; returns an O_PATH descriptor of the directory.
+def make_dirs(root: int, path: Path, mode: int = 0o755, owner: tuple[int, int] = (0, 0)) -> int:
+    """mkdir -p inside the root; returns an O_PATH descriptor of the directory. ``owner`` (uid, gid) of what is made.
 
     Existing symlinks on the way are followed inside the root; a dangling one is ENOENT, a file on the way ENOTDIR.
     The walk keeps a descriptor of every level, so that ``..`` after a symlink means what the kernel means by it.
@@ -122,14 +124,14 @@ def make_dirs(root: int, path: Path, mode: int = 0o755) -> int:
     current = open_in_root(root, ".", flags)
     for part in missing:
         try:
-            following = _step_or_make(root, current, done, part, mode)
+            following = _step_or_make(root, current, done, part, mode, owner)
         finally:
             os.close(current)
         current, done = following, f"{done}/{part}"
     return current
 
 
-def _step_or_make(root: int, current: int, done: str, part: str, mode: int) -> int:
+def _step_or_make(root: int, current: int, done: str, part: str, mode: int, owner: tuple[int, int]) -> int:
     path = f"{done}/{part}"
     try:
         return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
@@ -138,6 +140,8 @@ def _step_or_make(root: int, current: int, done: str, part: str, mode: int) -> i
             raise
     with suppress(FileExistsError):
         os.mkdir(part, mode, dir_fd=current)
+        if owner != (0, 0):
+            os.chown(part, *owner, dir_fd=current, follow_symlinks=False)
     # A dangling symlink of that name gives ENOENT here, instead of a directory made where it points.
     return open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
 

@@ -20,6 +20,7 @@ from dockyard.errors import DockyardError
 from dockyard.kernel import sysctl
 from dockyard.kernel.netns import NetnsThread
 from dockyard.lib import clock
+from dockyard.lib.durable import Spare, no_spare
 from dockyard.model import EndpointSettings, new_id
 from dockyard.network import (
     admission,
@@ -55,11 +56,13 @@ class Controller:
 
     @classmethod
     async def open(
-        cls, root: Path, run_dir: Path, settings: NetworkSettings | None = None, plugins: PluginDirs | None = None
-    ) -> Controller:
-        """Predefined networks exist afterwards; the kernel is looked at by ``recover``."""
+        cls, root: Path, run_dir: Path, settings: NetworkSettings | None = None, plugins: PluginDirs | None = None,
+        userns: str = "", spare: Spare = no_spare,
+    ) -> Controller:  # fmt: skip
+        """Predefined networks exist afterwards; the kernel is looked at by ``recover``. ``userns``: path of the user
+        namespace that sandboxes are made ahead for; ``spare``: room on the disk for records of what is removed."""
         root.mkdir(parents=True, exist_ok=True)
-        chosen, thread, records = settings or NetworkSettings(), NetnsThread("network"), Records(root / "network.db")
+        chosen, thread, records = settings or NetworkSettings(), NetnsThread("network"), Records(root / "network.db", spare)
         mtu = chosen.mtu or await thread.run(kernelwork.uplink_mtu)
         if not (table := records.meta("table")) and chosen.families:
             table = await thread.run(lambda: walls.free_table_name(new_id(), str(root)))
@@ -80,7 +83,7 @@ class Controller:
         core = Core(
             settings=chosen, netns_dir=run_dir / "netns", records=records, thread=thread, firewall=firewall,
             drivers=DriverRegistry(drivers, plugins), ipams=IpamRegistry(ipams, plugins),
-            ports=hostports.Holder(listen6=proxied),
+            ports=hostports.Holder(listen6=proxied), userns=userns,
         )  # fmt: skip
         made = cls(core, mtu)
         await made._predefine()

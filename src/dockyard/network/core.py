@@ -32,6 +32,8 @@ class Core:
     drivers: DriverRegistry
     ipams: IpamRegistry
     ports: hostports.Holder
+    userns: str = ""
+    """The user namespace of most sandboxes: that of those made ahead."""
     specs: dict[str, SandboxSpec] = field(default_factory=dict)
     """Of containers with a sandbox."""
     tell: Tell = _nobody

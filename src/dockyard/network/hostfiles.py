@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def write(
     where.joinpath("hosts.last").write_text(hosts)
     where.joinpath("hostname").write_text(spec.hostname + "\n")
     _write_resolv_conf(where, resolv)
+    if spec.owner != (0, 0):
+        for name in ("hosts", "hostname", "resolv.conf"):
+            os.chown(where / name, *spec.owner)
 
 
 def _added_lines(where: Path) -> str:

@@ -71,9 +71,9 @@ class Spare:
             self.doors.close()
 
 
-def make_spare() -> Spare:
+def make_spare(userns: str = "") -> Spare:
     """Loopback up, Docker's defaults, and the name service's sockets ready."""
-    made = netns.create()
+    made = netns.create(userns)
     try:
         with netns.entered(made):
             with NetlinkSocket() as netlink:

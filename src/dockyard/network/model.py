@@ -223,6 +223,10 @@ class SandboxSpec:
     extra_hosts: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     """(container ID, alias)."""
+    userns: str = ""
+    """Path of the user namespace that the sandbox belongs to; "" the host's."""
+    owner: tuple[int, int] = (0, 0)
+    """Of the files in ``files_dir``: the container's root, as the host's uid and gid."""
 
 
 @dataclass(frozen=True, slots=True)

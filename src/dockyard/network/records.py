@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from dockyard.lib.durable import Spare, no_spare
 from dockyard.network.directory import Directory
 from dockyard.network.ipam import Ledger
 from dockyard.network.model import Endpoint, Network, Sandbox
@@ -15,8 +16,8 @@ from dockyard.network.store import NetworkStore
 
 
 class Records:
-    def __init__(self, path: Path) -> None:
-        self._store = NetworkStore(path)
+    def __init__(self, path: Path, spare: Spare = no_spare) -> None:
+        self._store = NetworkStore(path, spare)
         self.networks = {network.id: network for network in self._store.networks()}
         self.sandboxes = {sandbox.container: sandbox for sandbox in self._store.sandboxes()}
         self.endpoints: dict[str, Endpoint] = {}

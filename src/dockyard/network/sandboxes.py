@@ -92,7 +92,7 @@ class Sandboxes:
             sandbox = Sandbox(container, str(path), published, tuple(spec.exposed), self._links(spec, pairs))
             core.records.put([endpoint for _, endpoint in pairs], sandbox)
             plugs = [Plug(await core.driver(network), network, endpoint) for network, endpoint in pairs if network.wired]
-            spare = await self._named_spare(path)
+            spare = await self._named_spare(path, spec.userns)
             work = self._wire(spare, plugs, sandbox, names=self._files.embedded(spec, pairs))
             self._wiring[container] = asyncio.get_running_loop().create_task(work)
             self._files.write(container)
@@ -113,12 +113,12 @@ class Sandboxes:
             raise
         self._wiring.pop(container, None)
 
-    async def _named_spare(self, path: Path) -> kernelwork.Spare:
-        spare = self._spare
+    async def _named_spare(self, path: Path, userns: str) -> kernelwork.Spare:
+        spare = self._spare if userns == self._core.userns else None
         if spare is not None:
             self._spare = None
         else:
-            spare = await self._core.thread.run(kernelwork.make_spare)
+            spare = await self._core.thread.run(lambda: kernelwork.make_spare(userns))
         try:
             kernelwork.keep_sandbox(spare, path)
         except BaseException:
@@ -137,7 +137,7 @@ class Sandboxes:
 
     def _prepare_spare(self) -> None:
         if self._spare is None:
-            self._spare = kernelwork.make_spare()
+            self._spare = kernelwork.make_spare(self._core.userns)
 
     async def _endpoints(self, spec: SandboxSpec, path: Path) -> list[Pair]:
         """The container's endpoints, ready to be plugged: addresses, MACs, names, and joined at their drivers."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from dockyard.lib.durable import commits
+from dockyard.lib.durable import Spare, commits, is_full, no_spare, removing
 from dockyard.network.errors import STORE_FULL
 from dockyard.network.model import Endpoint, Network, Sandbox
 
@@ -27,7 +27,9 @@ _encode = msgspec.json.encode
 
 
 class NetworkStore:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spare: Spare = no_spare) -> None:
+        """``spare``: room on the disk for records of what is removed."""
+        self._spare = spare
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
@@ -50,31 +52,52 @@ class NetworkStore:
         return str(row[0]) if row else ""
 
     def put_meta(self, key: str, value: str) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        with _translated():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def put_network(self, network: Network) -> None:
-        self._db.execute("INSERT OR REPLACE INTO networks VALUES (?, ?, ?)", (network.id, network.name, _encode(network)))
+        row = (network.id, network.name, _encode(network))
+        with _translated():
+            self._db.execute("INSERT OR REPLACE INTO networks VALUES (?, ?, ?)", row)
 
     def delete_network(self, network_id: str) -> None:
-        self._db.execute("DELETE FROM networks WHERE id = ?", (network_id,))
+        self._remove(lambda: self._db.execute("DELETE FROM networks WHERE id = ?", (network_id,)), durable=True)
 
     def put(self, endpoints: Iterable[Endpoint], sandbox: Sandbox | None = None, *, durable: bool = True) -> None:
-        with commits(self._db, durable=durable), self._transaction():
+        with _translated(), commits(self._db, durable=durable), self._transaction():
             self._write(endpoints)
             if sandbox is not None:
                 row = (sandbox.container, _encode(sandbox))
                 self._db.execute("INSERT OR REPLACE INTO sandboxes VALUES (?, ?)", row)
 
     def delete(self, endpoints: Iterable[Endpoint] = (), sandbox: str = "", *, durable: bool = True) -> None:
-        with commits(self._db, durable=durable), self._transaction():
-            self._db.executemany("DELETE FROM endpoints WHERE id = ?", [(item.id,) for item in endpoints])
+        rows = [(item.id,) for item in endpoints]
+
+        def work() -> None:
+            self._db.executemany("DELETE FROM endpoints WHERE id = ?", rows)
             if sandbox:
                 self._db.execute("DELETE FROM sandboxes WHERE container = ?", (sandbox,))
 
+        self._remove(work, durable=durable)
+
     def leave(self, container: str, endpoints: Iterable[Endpoint]) -> None:
-        with commits(self._db, durable=False), self._transaction():
-            self._write(endpoints)
+        rows = list(endpoints)
+
+        def work() -> None:
+            self._write(rows)
             self._db.execute("DELETE FROM sandboxes WHERE container = ?", (container,))
+
+        self._remove(work, durable=False)
+
+    def _remove(self, work: Callable[[], object], *, durable: bool) -> None:
+        """In one transaction, with the room that is kept for it."""
+
+        def once() -> None:
+            with commits(self._db, durable=durable), self._transaction():
+                work()
+
+        with _translated():
+            removing(once, self._spare)
 
     def _write(self, endpoints: Iterable[Endpoint]) -> None:
         rows = [(item.id, _encode(item)) for item in endpoints]
@@ -82,15 +105,21 @@ class NetworkStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Raises Exhausted when the disk is full."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-                raise STORE_FULL() from error
-            raise
         finally:
             if self._db.in_transaction:  # an error; SQLite has rolled back by itself when the disk is full
                 self._db.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Raises Exhausted when the disk is full."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if is_full(error):
+            raise STORE_FULL() from error
+        raise

@@ -36,7 +36,7 @@ from dockyard.runtime.model import (
 )
 from dockyard.runtime.plan import make_spec, make_update, plan_process
 from dockyard.runtime.probe import probe
-from dockyard.runtime.request import DeviceNode, IdMapping, Namespaces, ResolvedMount, SpecRequest
+from dockyard.runtime.request import DeviceNode, Namespaces, ResolvedMount, SpecRequest
 from dockyard.runtime.service import Runtime
 from dockyard.runtime.signals import parse_signal
 from dockyard.runtime.stats import Sample, shape
@@ -45,7 +45,7 @@ from dockyard.runtime.users import User, resolve
 
 __all__ = [
     "Alive", "Attachment", "Created", "DetachKeys", "DeviceNode", "ExecRequest", "ExecSession", "Exit",
-    "Explanation", "Frame", "HostFacts", "IdMapping", "LogLimits", "LogLine", "LogWish", "Lost", "Namespaces",
+    "Explanation", "Frame", "HostFacts", "LogLimits", "LogLine", "LogWish", "Lost", "Namespaces",
     "Overflow", "Plan", "Recovered", "ResolvedMount", "Runtime", "RuntimeFacts", "Sample", "SpecRequest", "State",
     "Top", "User", "block_numbers", "exit_code_for", "format_stamp", "host_devices", "log_files", "log_usage",
     "make_spec", "make_update", "parse_detach_keys", "parse_signal", "plan_process", "probe", "resolve",

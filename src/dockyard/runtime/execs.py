@@ -4,7 +4,7 @@ The runtime is called with ``--detach``, so it ends as soon as the process runs 
 process holds our pipes or terminal itself: no helper stays for it, no copying in between. Its exit code reaches us
 because the daemon is a child subreaper: an orphan of its children becomes its own child (prctl(2)), reaped by pidfd.
 
-    exec dir (bundle/exec/<id>, gone with the exec): process.json, pid, runtime.log, console (terminal only)
+    exec dir (state/execs/<container>/<id>, gone with the exec): process.json, pid, runtime.log, console (terminal only)
 """
 
 from __future__ import annotations

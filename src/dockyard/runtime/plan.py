@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dockyard.model.container import Resources
+from dockyard.model.idmap import IdRange
 from dockyard.runtime import errors, security
 from dockyard.runtime.model import HostFacts, Plan
 from dockyard.runtime.plan_mounts import INIT_PATH, plan_mounts
 from dockyard.runtime.plan_resources import plan_devices, plan_resources, plan_rlimits
-from dockyard.runtime.request import HOST, PRIVATE, IdMapping, SpecRequest
+from dockyard.runtime.request import HOST, PRIVATE, SpecRequest
 from dockyard.runtime.users import User
 
 OCI_VERSION = "1.0.2"
@@ -176,9 +177,9 @@ def _linux(
         "maskedPaths": _paths(host.masked_paths, (*security.MASKED_PATHS, *facts.thermal_throttle), host.privileged),
         "readonlyPaths": _paths(host.readonly_paths, security.READONLY_PATHS, host.privileged),
     }
-    if request.uid_map:
-        out["uidMappings"] = [_mapping(each) for each in request.uid_map]
-        out["gidMappings"] = [_mapping(each) for each in request.gid_map]
+    if request.ids:
+        out["uidMappings"] = [_mapping(each) for each in request.ids.uids]
+        out["gidMappings"] = [_mapping(each) for each in request.ids.gids]
     if facts.seccomp:
         profile = security.plan_seccomp(
             options, privileged=host.privileged, arch=facts.arch, kernel=facts.kernel, capabilities=capabilities
@@ -190,7 +191,7 @@ def _linux(
     return out, warnings
 
 
-def _mapping(each: IdMapping) -> dict[str, int]:
+def _mapping(each: IdRange) -> dict[str, int]:
     return {"containerID": each.container, "hostID": each.host, "size": each.size}
 
 
@@ -210,15 +211,15 @@ def _namespaces(request: SpecRequest, facts: HostFacts) -> list[dict[str, str]]:
     wish = request.host.cgroupns_mode or modes.cgroup
     if wish == "private" or (not wish and facts.cgroup.unified and not request.host.privileged):
         out.append({"type": "cgroup"})
-    if request.uid_map:
-        out.append({"type": "user"})
+    if request.ids:
+        out.append({"type": "user", "path": modes.user} if modes.user else {"type": "user"})
     return out
 
 
 def _sysctls(request: SpecRequest) -> dict[str, str]:
     """Docker's defaults for a private network, and the user's, who may set only what a namespace of his own holds."""
     modes, out = request.namespaces, {}
-    if modes.net != HOST and not request.uid_map:
+    if modes.net != HOST and not request.ids:
         out["net.ipv4.ip_unprivileged_port_start"] = "0"
         out["net.ipv4.ping_group_range"] = "0 2147483647"
     if request.config.domainname and modes.uts == PRIVATE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,13 @@ _PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", 
 _FLAGS = frozenset(("nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "nodiratime", "relatime"))
 _IGNORED = frozenset(("", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", "rbind", "copy"))
 _TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
+_TMPFS_KEYS = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"))
+_TMPFS_WORDS = frozenset((
+    "defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "remount", "mand",
+    "nomand", "atime", "noatime", "diratime", "nodiratime", "bind", "rbind", "unbindable", "runbindable", "private", "rprivate",
+    "shared", "rshared", "slave", "rslave", "relatime", "norelatime", "strictatime", "nostrictatime",
+))  # fmt: skip
+"""What moby's mount.MergeTmpfsOptions takes."""
 RRO_KERNEL = (5, 12)
 """mount_setattr(2), by which a whole tree is made read-only."""
 
@@ -63,13 +71,14 @@ def _defaults(request: SpecRequest, facts: HostFacts, writable_cgroups: bool) ->
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*cgroup_read, *safe]),
     ]
     # also for --ipc host, where it shows the host's queues whether or not the host has it mounted
-    table.append(_mount("/dev/mqueue", "mqueue", "mqueue", safe))
+    if not (request.ids and request.namespaces.ipc == HOST):  # who does not own the IPC namespace may not mount it
+        table.append(_mount("/dev/mqueue", "mqueue", "mqueue", safe))
     if request.shm_source:
         table.append(_mount("/dev/shm", "bind", request.shm_source, [*safe, "rbind", "rprivate"]))
     elif request.namespaces.ipc == PRIVATE and request.host.ipc_mode != "none":
         size = request.host.shm_size or request.shm_size
         table.append(_mount("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={size}"]))
-    if request.uid_map and request.namespaces.net == HOST:
+    if request.ids and request.namespaces.net == HOST:
         # sysfs belongs to the network namespace; a user namespace that does not own it may only bind it
         table[3] = _mount("/sys", "bind", "/sys", ["rbind", *safe, *read])
     return table
@@ -112,6 +121,10 @@ def _tmpfs_wishes(request: SpecRequest) -> list[tuple[str, str]]:
 def _tmpfs(mount: ResolvedMount) -> dict[str, Any]:
     """``--tmpfs /run:rw,size=64k``: the user's words override the safe defaults of the same kind."""
     words = [word for word in mount.options if word]
+    for word in words:
+        key, equals, value = word.partition("=")
+        if (key not in _TMPFS_KEYS or not value) if equals else (word not in _TMPFS_WORDS):
+            raise errors.INVALID(cause=f"invalid tmpfs option {json.dumps([key, value] if equals else [key]).replace(',', '')}")
     options = [word for word in _TMPFS_OPTIONS if word.removeprefix("no") not in words and word not in words]
     return _mount(_absolute(mount.target), "tmpfs", "tmpfs", [*options, *words])
 

@@ -200,12 +200,14 @@ def _pids(wish: Resources, facts: HostFacts, warnings: list[str], update: bool) 
 
 def _blkio(wish: Resources, facts: HostFacts, blocks: BlockNumbers, warnings: list[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    weighted = facts.cgroup.unified or {"blkio.weight", "blkio.bfq.weight"} & facts.cgroup.knobs
-    if wish.blkio_weight and not weighted:
+    knobs, unified = facts.cgroup.knobs, facts.cgroup.unified
+    if wish.blkio_weight and not (unified or "blkio.weight" in knobs):  # crun knows no other name of it
         warnings.append(_NO.format(what="Block I/O weight", lost="Weight discarded"))
     elif wish.blkio_weight:
         out["weight"] = wish.blkio_weight
-    if wish.blkio_weight_device:
+    if wish.blkio_weight_device and not (unified or "blkio.weight_device" in knobs):
+        warnings.append(_NO.format(what="Block I/O weight_device", lost="Weight-device discarded"))
+    elif wish.blkio_weight_device:
         out["weightDevice"] = [
             {"major": major, "minor": minor, "weight": device.weight}
             for device in wish.blkio_weight_device

@@ -17,13 +17,15 @@ from typing import Any
 import msgspec
 
 from dockyard.kernel import caps, cgroup, process
+from dockyard.kernel import mount as kmount
 from dockyard.runtime import errors
 from dockyard.runtime.model import HostFacts, RuntimeFacts
 
 PREFERENCE = ("crun", "runc")
 """crun first: a create costs a third of the processor time that runc takes, and an exec a fifth (ADR 204)."""
-_HIDE = 'busybox umount "$0" && exec "$@"'
-_UNSHARE = ("unshare", "-m")
+_HIDE = 'busybox mount --make-private "$0" && busybox umount "$1" && shift && exec "$@"'
+_UNSHARE = ("unshare", "-m", "--propagation", "shared")
+"""Leaves what is shared with the host shared with it; busybox 1.35 fails at ``unchanged``."""
 INITS = ("docker-init", "tini-static", "catatonit")
 """Statically linked ones only: it runs inside images that have no libc, or another."""
 TRIAL_LIMIT = 20.0
@@ -108,9 +110,15 @@ async def _try_runtime(name: str, cgroups: cgroup.Cgroups) -> RuntimeFacts:
 
 def legacy_view(cgroups: cgroup.Cgroups) -> tuple[str, ...]:
     """Words that start a program where the v2 tree of a hybrid host is not mounted, so that it sees plain v1: crun 1.8
-    refuses hybrid hosts, though it would need nothing of that tree. One program (busybox) does it all: 2 ms."""
-    busybox = _which("busybox")
-    return (busybox, *_UNSHARE, busybox, "sh", "-c", _HIDE, cgroups.roots[""]) if busybox else ()
+    refuses hybrid hosts, though it would need nothing of that tree. One program (busybox) does it all: 2 ms.
+
+    All other mounts stay peers of the host's, or no bind could be rslave or rshared. Only what the tree is mounted in is
+    made private, lest it disappeared from the host, too."""
+    busybox, tree = _which("busybox"), cgroups.roots[""]
+    rows = kmount.read_mounts()
+    parents = [row.parent_id for row in rows if row.target == tree]
+    around = next((row.target for row in rows if row.mount_id in parents), "")
+    return (busybox, *_UNSHARE, busybox, "sh", "-c", _HIDE, around, tree) if busybox and around else ()
 
 
 async def _trial(command: Sequence[str], cgroups: cgroup.Cgroups) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dockyard.model import ContainerConfig, HostConfig
+from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.runtime.users import User
 
 ROOT = User()
@@ -21,7 +22,8 @@ class Namespaces:
     uts: str = PRIVATE
     cgroup: str = ""
     """"" is Docker's default: private on cgroup v2, the host's on v1; ``private`` and ``host`` ask for one."""
-    user: str = HOST
+    user: str = PRIVATE
+    """Counts only with ``SpecRequest.ids``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,6 @@ class DeviceNode:
 
 
 @dataclass(frozen=True, slots=True)
-class IdMapping:
-    container: int
-    host: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class SpecRequest:
     """``config`` is merged with the image's already; ``argv`` is entrypoint + command; ``env`` is image + user.
 
@@ -88,5 +83,5 @@ class SpecRequest:
     init: bool = False
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Name -> (soft, hard) of the daemon's configuration; the container's own win."""
-    uid_map: tuple[IdMapping, ...] = ()
-    gid_map: tuple[IdMapping, ...] = ()
+    ids: IdMaps = UNCHANGED
+    """Of the user namespace; none without ranges. ``namespaces.user`` may be the path of one that has them."""

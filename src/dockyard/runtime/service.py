@@ -57,6 +57,8 @@ KNOWN = frozenset(("runc", "crun"))
 """Runtimes whose gate and state directory we know (ADR 201, 204); of others the binary is called."""
 EXIT_DIR = "exits"
 RECORD = "supervised.json"
+EXECS = "execs"
+"""Below the state directory and not in the bundle: a full disk must not keep anybody from looking around."""
 
 
 class Runtime:
@@ -188,7 +190,7 @@ class Runtime:
         task = self._task(request.container)
         if task.exit.done() or not task.started:
             raise errors.NOT_RUNNING(id=request.container)
-        directory = f"{task.bundle}/exec/{request.id}"
+        directory = f"{self._state_dir}/{EXECS}/{request.container}/{request.id}"
         session = ExecSession(request, directory)
         if size is not None:
             session.resize(*size)
@@ -266,6 +268,7 @@ class Runtime:
             del self._tasks[container_id]
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._exits}/{container_id}")
+        shutil.rmtree(f"{self._state_dir}/{EXECS}/{container_id}", ignore_errors=True)
 
     async def recover(self, container_id: str, bundle: str) -> Recovered:
         """After a restart of the daemon: supervises a living container again, or tells how it ended."""

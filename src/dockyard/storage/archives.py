@@ -239,7 +239,7 @@ async def export_snapshot(store: Store, key: str) -> AsyncGenerator[bytes, None]
     path = store.mount(key)
     try:
         with safefs.root_fd(str(path)) as root, safefs.opened(root, ".", os.O_RDONLY | os.O_DIRECTORY) as folder:
-            async with aclosing(stream_from_thread(store.threads, upper.tree_tar(folder))) as pieces:
+            async with aclosing(stream_from_thread(store.threads, upper.tree_tar(folder, store.snapshots.ids(key)))) as pieces:
                 async for piece in pieces:
                     yield piece
     finally:

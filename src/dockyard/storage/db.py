@@ -20,11 +20,11 @@ One connection, used by the thread that opened the store (the event loop's): a c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dockyard.lib.durable import commits
+from dockyard.lib.durable import Spare, commits, is_full, no_spare, removing
 
 from .errors import DISK_FULL
 
@@ -53,13 +53,14 @@ CREATE INDEX fetched_by_layer ON fetched(diff_id);
 
 
 def _translated(error: sqlite3.OperationalError) -> Exception:
-    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+    if is_full(error):
         return DISK_FULL(what="record")
     return error
 
 
 class Database:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spare: Spare = no_spare) -> None:
+        self._spare = spare
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
@@ -74,14 +75,33 @@ class Database:
             yield self._connection
             return
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield self._connection
-            self._connection.execute("COMMIT")
+            with self._whole():
+                yield self._connection
         except sqlite3.OperationalError as error:
             raise _translated(error) from None
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
         finally:
             if self._connection.in_transaction:  # an error; SQLite has rolled back by itself when the disk is full
                 self._connection.execute("ROLLBACK")
+
+    def remove(self, *statements: tuple[str, Sequence[object]], durable: bool = True) -> None:
+        """Statements that delete rows, all or nothing; on a full disk with the room that is kept for them."""
+
+        def work() -> None:
+            with commits(self._connection, durable=durable), self._whole():
+                for sql, values in statements:
+                    self._connection.execute(sql, values)
+
+        try:
+            removing(work, self._spare)
+        except sqlite3.OperationalError as error:
+            raise _translated(error) from None
 
     def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         return self._connection.execute(sql, values).fetchall()

@@ -63,3 +63,7 @@ VOLUME_EXISTS = Code(
 CANNOT_MOUNT_VOLUME = Code("DY-STO-029", System, "error while mounting volume '{mountpoint}': {cause}")
 TAG_WITH_DIGEST = Code("DY-STO-030", InvalidParameter, "refusing to create a tag with a digest reference")
 CANNOT_UNPACK = Code("DY-STO-031", InvalidParameter, "cannot unpack {name}: {cause}")
+NO_IDMAPPED = Code(
+    "DY-STO-032", Unavailable, "cannot map owners of files for user namespaces (userns-remap) in {directory}: {cause}",
+    hint="it needs Linux 5.19 or newer and a data root on ext4, xfs or btrfs (tmpfs from 6.3): mount_setattr(2) lists them",
+)  # fmt: skip

@@ -11,48 +11,55 @@ import os
 import stat
 from collections.abc import Generator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from dockyard.kernel import safefs
+from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.oci import tar
 from dockyard.oci.tar import StreamReader, TarHeader, encode_header
 
 from .compress import Plain, Reader
 from .errors import CANNOT_UNPACK
-from .upper import tar_member, walk
+from .upper import CAPABILITY, capability_outside, tar_member, walk
 
 Owner = tuple[int, int]
 MAX_MEMBERS = 5_000_000
 PIECE = 1 << 20
 
 
-def pack(root: int, path: str, name: str, *, follow: bool) -> Generator[bytes, None, None]:
-    """What is at ``path``; entries begin with ``name``. A link at the end is packed itself unless ``follow``."""
+def pack(root: int, path: str, name: str, *, follow: bool, ids: IdMaps = UNCHANGED) -> Generator[bytes, None, None]:
+    """What is at ``path``; entries begin with ``name``. A link at the end is packed itself unless ``follow``. Owners are
+    told as ``ids`` shows them inside."""
     links: dict[tuple[int, int], bytes] = {}
     info = safefs.stat_in_root(root, path, follow=follow)
     if stat.S_ISDIR(info.st_mode):
         with safefs.opened(root, path, os.O_RDONLY | os.O_DIRECTORY) as folder:
             prefix = os.fsencode(name)
             mtime, mode = info.st_mtime_ns, stat.S_IMODE(info.st_mode)
-            yield encode_header(TarHeader(prefix + b"/", tar.DIR, mode, info.st_uid, info.st_gid, mtime_ns=mtime))
+            uid, gid = ids.inside(info.st_uid, info.st_gid)
+            yield encode_header(TarHeader(prefix + b"/", tar.DIR, mode, uid, gid, mtime_ns=mtime))
             for below, parent, leaf, entry in walk(folder):
-                yield from tar_member(prefix + os.fsencode(below), parent, leaf, entry, links)
+                yield from tar_member(prefix + os.fsencode(below), parent, leaf, entry, links, ids=ids)
     else:
         target = safefs.real_path(root, path) if follow else path
         with safefs.parent_of(root, target) as (parent, leaf):
-            yield from tar_member(os.fsencode(name), parent, leaf, info, links)
+            yield from tar_member(os.fsencode(name), parent, leaf, info, links, ids=ids)
     yield tar.END_OF_ARCHIVE
 
 
-def unpack(source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owner | None) -> None:
+def unpack(
+    source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owner | None, ids: IdMaps = UNCHANGED
+) -> None:
     """Unpacks (compressed or not) below the directory ``base``. ``keep_kind``: a directory never replaces a file, nor the
-    reverse. ``owner``: (uid, gid) of all that is made; None: what the archive says."""
+    reverse. ``owner``: (uid, gid) of all that is made; None: what the archive says; both mean ids inside of ``ids``."""
+    owners = _Owners(ids, owner)
     plain = Plain(source)
     archive = StreamReader(plain.read, MAX_MEMBERS)
     times: list[tuple[str, int]] = []
     while (header := archive.next()) is not None:
         name = _clean(header.name)
         if name:
-            _place(root, f"{base.rstrip('/')}/{name}", base, header, archive, keep_kind=keep_kind, owner=owner)
+            _place(root, f"{base.rstrip('/')}/{name}", base, header, archive, owners, keep_kind=keep_kind)
             if header.type == tar.DIR:
                 times.append((f"{base.rstrip('/')}/{name}", header.mtime_ns))
     while plain.read(PIECE):
@@ -70,9 +77,9 @@ def _clean(name: bytes) -> str:
 
 
 def _place(
-    root: int, path: str, base: str, header: TarHeader, archive: StreamReader, *, keep_kind: bool, owner: Owner | None
+    root: int, path: str, base: str, header: TarHeader, archive: StreamReader, owners: _Owners, *, keep_kind: bool
 ) -> None:
-    with safefs.parent_of(root, path, create=True) as (parent, leaf):
+    with safefs.parent_of(root, path, create=True, owner=owners.ids.root) as (parent, leaf):
         is_dir = header.type == tar.DIR
         try:
             found = os.stat(leaf, dir_fd=parent, follow_symlinks=False)
@@ -87,7 +94,7 @@ def _place(
                 safefs.remove_tree(parent, leaf)
                 found = None
         _make(root, base, parent, leaf, header, archive, exists=found is not None)
-        _metadata(parent, leaf, header, owner)
+        _metadata(parent, leaf, header, owners)
 
 
 def _make(
@@ -113,15 +120,33 @@ def _make(
                 out.write(piece)
 
 
-def _metadata(parent: int, leaf: str, header: TarHeader, owner: Owner | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """Whom the files that are made belong to."""
+
+    ids: IdMaps
+    wish: Owner | None
+
+    def of(self, header: TarHeader) -> Owner:
+        uid, gid = self.wish or (header.uid, header.gid)
+        try:
+            return self.ids.outside(uid, gid)
+        except ValueError:
+            cause = f"owner {uid}:{gid} is not among the ids of the container's user namespace"
+            raise CANNOT_UNPACK(name=os.fsdecode(header.name), cause=cause) from None
+
+
+def _metadata(parent: int, leaf: str, header: TarHeader, owners: _Owners) -> None:
     """chown first: it clears setuid bits and file capabilities."""
     if header.type == tar.LINK:
         return
-    uid, gid = owner or (header.uid, header.gid)
+    uid, gid = owners.of(header)
     os.chown(leaf, uid, gid, dir_fd=parent, follow_symlinks=False)
     if header.type != tar.SYMLINK:
         os.chmod(leaf, stat.S_IMODE(header.mode), dir_fd=parent)
     for name, value in header.xattrs.items():
+        if name == CAPABILITY and owners.ids:
+            value = capability_outside(value, owners.ids)
         try:
             os.setxattr(f"{safefs.fd_path(parent)}/{leaf}", name, value, follow_symlinks=False)
         except OSError as error:

@@ -175,9 +175,7 @@ class ImageStore:
 
     def untag(self, ref: ImageRef) -> None:
         name = f"{ref.name}@{ref.digest}" if ref.digest else str(ref.with_default_tag())
-        with self._db.transaction() as db:
-            db.execute("DELETE FROM tags WHERE ref=?", (name,))
-            db.execute("DELETE FROM repo_digests WHERE ref=?", (name,))
+        self._db.remove(("DELETE FROM tags WHERE ref=?", (name,)), ("DELETE FROM repo_digests WHERE ref=?", (name,)))
         owners = {self._tags.pop(name)} if name in self._tags else self._digests.pop(name, set())
         self._forget_views(*owners)
 
@@ -197,7 +195,7 @@ class ImageStore:
 
     def delete(self, image: Digest) -> None:
         """Forget image and names; layers are the collector's."""
-        self._db.execute("DELETE FROM images WHERE id=?", image)
+        self._db.remove(("DELETE FROM images WHERE id=?", (image,)))
         del self._configs[image]
         self._parents.pop(image, None)
         self._tags = {ref: owner for ref, owner in self._tags.items() if owner != image}

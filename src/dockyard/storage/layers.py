@@ -127,10 +127,10 @@ class LayerStore:
 
     def remove(self, layers: Iterable[Digest]) -> None:
         """Forget layers that nothing refers to any more; their files go in the background."""
-        gone = [self._layers.pop(diff_id) for diff_id in layers if diff_id in self._layers]
-        with self._db.transaction() as db:
-            db.executemany("DELETE FROM layers WHERE diff_id=?", [(layer.diff_id,) for layer in gone])
+        gone = [self._layers[diff_id] for diff_id in layers if diff_id in self._layers]
+        self._db.remove(*(("DELETE FROM layers WHERE diff_id=?", (layer.diff_id,)) for layer in gone))
         for layer in gone:
+            del self._layers[layer.diff_id]
             self._unmount(layer.number)
             self._implied.pop(layer.number, None)
             self._trash.put(self.directory / str(layer.number))

@@ -13,6 +13,7 @@ from dockyard.oci.tar import END_OF_ARCHIVE, TarHeader, encode_header, padding, 
 
 from .erofs import build_index
 from .errors import NO_OVERLAY
+from .idmapped import Mapper
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,16 @@ class Capabilities:
     backing_filesystem: str
 
 
-def probe(directory: Path) -> Capabilities:
-    """Mounts a one-file layer and an overlay over it below ``directory``. Raises Unavailable without overlayfs."""
+def probe(directory: Path, mapper: Mapper | None = None) -> Capabilities:
+    """Mounts a one-file layer and an overlay over it below ``directory``. Raises Unavailable without overlayfs, or where
+    owners are to be mapped and cannot be."""
     scratch = Path(tempfile.mkdtemp(prefix="probe-", dir=directory))
     try:
         reason = _try_erofs(scratch)
         _try_overlay(scratch)
+        if mapper is not None:
+            (scratch / "mapped").mkdir()
+            mapper.probe(scratch / "mapped", f"{scratch}/lower")
         return Capabilities(not reason, reason, filesystem_of(directory))
     finally:
         for row in reversed(kmount.read_mounts(under=str(scratch))):

@@ -24,11 +24,13 @@ from pathlib import Path
 import msgspec
 
 from dockyard.kernel import mount as kmount
+from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.oci import Digest
 
 from . import implied
 from .db import Database
 from .errors import BAD_KEY, CANNOT_MOUNT, NO_SUCH_SNAPSHOT, SNAPSHOT_BUSY, SNAPSHOT_EXISTS
+from .idmapped import Mapper
 from .layers import LayerStore
 from .model import Snapshot
 from .trash import Trash
@@ -37,15 +39,20 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 INIT_DIRECTORIES = ("dev", "dev/pts", "dev/shm", "proc", "sys", "etc")
 INIT_FILES = (".dockerenv", "dev/console", "etc/hosts", "etc/hostname", "etc/resolv.conf")
 UMOUNT_BUSY = frozenset((errno.EBUSY,))
+UNMAPPED = "dockyard.unmapped"
+"""Label of a snapshot for a container that shares the host's user namespace."""
 
 
 class SnapshotStore:
-    def __init__(self, root: Path, db: Database, layers: LayerStore, trash: Trash) -> None:
+    def __init__(
+        self, root: Path, db: Database, layers: LayerStore, trash: Trash, mapper: Mapper | None = None
+    ) -> None:
         self.directory = root / "snapshots"
         self._init = root / "init"
         self._db = db
         self._layers = layers
         self._trash = trash
+        self._mapper = mapper
         self._snapshots: dict[str, Snapshot] = {}
         self._mounted: set[str] = set()
         self._fleeting: set[str] = set()
@@ -93,7 +100,7 @@ class SnapshotStore:
 
     def _make_directories(self, snapshot: Snapshot) -> None:
         base = f"{self.directory}/{snapshot.key}"
-        os.makedirs(base, 0o710, exist_ok=True)
+        os.makedirs(base, 0o711, exist_ok=True)
         for name in ("upper", "work", "merged"):
             if not os.path.isdir(f"{base}/{name}"):
                 os.mkdir(f"{base}/{name}", 0o755)
@@ -151,14 +158,25 @@ class SnapshotStore:
             # snapshots were fleeting: with the mark in place they would never mount again (EINVAL).
             shutil.rmtree(os.path.join(base, "work", "work", "incompat"), ignore_errors=True)
             try:
-                kmount.mount_overlay(
-                    f"{base}/merged", self.lowers(snapshot), f"{base}/upper", f"{base}/work",
-                    ["volatile"] if volatile else [],
-                )  # fmt: skip
+                self._mount_overlay(snapshot, base, ["volatile"] if volatile else [])
             except OSError as error:
                 raise CANNOT_MOUNT(cause=str(error.strerror)) from error
             self._mounted.add(key)
         return Path(f"{base}/merged")
+
+    def ids(self, key: str) -> IdMaps:
+        """How owners in the mounted root differ from those in the layers."""
+        if self._mapper is None or UNMAPPED in self.get(key).labels:
+            return UNCHANGED
+        return self._mapper.ids
+
+    def _mount_overlay(self, snapshot: Snapshot, base: str, options: Sequence[str]) -> None:
+        lowers = self.lowers(snapshot)
+        if self._mapper is None or not self.ids(snapshot.key):
+            kmount.mount_overlay(f"{base}/merged", lowers, f"{base}/upper", f"{base}/work", options)
+            return
+        with self._mapper.attached([*lowers, base]) as (*below, own):
+            kmount.mount_overlay(f"{base}/merged", below, f"{own}/upper", f"{own}/work", options)
 
     def unmount(self, key: str) -> None:
         """Idempotent; a busy mount is detached and goes with its last user. May wait for a sync of the disk."""
@@ -181,7 +199,7 @@ class SnapshotStore:
         children = [other.key for other in self._snapshots.values() if other.parent == key]
         if children:
             raise SNAPSHOT_BUSY(key=key, cause=f"snapshot {children[0]} stands on it")
-        self._db.execute("DELETE FROM snapshots WHERE key=?", key, durable=key not in self._fleeting)
+        self._db.remove(("DELETE FROM snapshots WHERE key=?", (key,)), durable=key not in self._fleeting)
         self._fleeting.discard(key)
         del self._snapshots[key]
         self._mounted.discard(key)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dockyard.kernel import mount as kmount
+from dockyard.lib.durable import Spare, no_spare
+from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.oci import Digest, ImageRef, chain_ids, parse_config, parse_reference
 from dockyard.oci.archive import SavedImage
 
@@ -22,6 +24,7 @@ from . import archives, ingest, probe, upper
 from .db import Database
 from .errors import BAD_SNAPSHOTTER, STORE_IN_USE, TAG_WITH_DIGEST
 from .history import history
+from .idmapped import Mapper
 from .images import Document, ImageStore
 from .ingest import Expected, Ingested
 from .layers import LayerStore, sync_files
@@ -41,7 +44,7 @@ from .model import (
 )
 from .pipe import PipeReader, run_with_input
 from .removal import ImagesView, plan_removal, users_of
-from .snapshots import SnapshotStore
+from .snapshots import UNMAPPED, SnapshotStore
 from .trash import Trash
 from .volumes import VolumeStore, copy_up
 
@@ -68,14 +71,17 @@ class Store:
 
     def __init__(
         self, root: Path, snapshotter: str, capabilities: probe.Capabilities, limits: Limits,
-        holders: Sequence[Holder] = (),
+        holders: Sequence[Holder] = (), mapper: Mapper | None = None, spare: Spare = no_spare,
     ) -> None:  # fmt: skip
         self.root = root
         self._holders = tuple(holders)
         self.limits = limits
         self.snapshotter = snapshotter
         self.capabilities = capabilities
-        self._db = Database(root / "storage.db")
+        self._mapper = mapper
+        self.ids = mapper.ids if mapper is not None else UNCHANGED
+        """Of containers whose snapshots are ``mapped``."""
+        self._db = Database(root / "storage.db", spare)
         self._trash = Trash(root / "trash")
         self.threads = ThreadPoolExecutor(WORKERS, "dockyard-storage")  # streams: these wait for peers and disk
         self.indexers = ThreadPoolExecutor(INDEXERS, "dockyard-index")  # never waits for the former: no deadlock
@@ -83,27 +89,31 @@ class Store:
         self._background: set[asyncio.Task[None]] = set()
         self.layers = LayerStore(root, self._db, snapshotter, self._trash)
         self.images = ImageStore(self._db, self.layers)
-        self.snapshots = SnapshotStore(root, self._db, self.layers, self._trash)
-        self.volumes = VolumeStore(root, self._db, self._trash)
+        self.snapshots = SnapshotStore(root, self._db, self.layers, self._trash, mapper)
+        self.volumes = VolumeStore(root, self._db, self._trash, self.ids.root)
 
     @classmethod
     async def open(
-        cls, root: Path, *, snapshotter: str = "auto", limits: Limits | None = None, holders: Sequence[Holder] = ()
-    ) -> Store:
+        cls, root: Path, *, snapshotter: str = "auto", limits: Limits | None = None, holders: Sequence[Holder] = (),
+        ids: IdMaps | None = None, spare: Spare = no_spare,
+    ) -> Store:  # fmt: skip
         """Open and heal: what is mounted is compared with the records, leftovers of a crash go to the trash.
-        ``holders`` name layers that somebody else's records keep (the build cache): the collector asks them. Raises
-        Unavailable if another process has it open or overlayfs does not work there."""
+        ``holders`` name layers that somebody else's records keep (the build cache): the collector asks them. ``ids``:
+        containers run in a user namespace, and their files belong to its ids. ``spare``: room on the disk for records of
+        what is removed. Raises Unavailable if another process has it open or overlayfs does not work there."""
         if snapshotter not in ("auto", "erofs", "extract"):
             raise BAD_SNAPSHOTTER(name=snapshotter)
         root = Path(os.path.abspath(root))
-        root.mkdir(mode=0o710, parents=True, exist_ok=True)
+        # 0711 below a data root of 0710: the root of a user namespace, whose group that is, passes through.
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
         lock = _lock(root)
         for name in DIRECTORIES:
-            (root / name).mkdir(mode=0o711 if name == "volumes" else 0o710, exist_ok=True)
-        found = await asyncio.to_thread(probe.probe, root / "ingest")
+            (root / name).mkdir(mode=0o711 if name in ("volumes", "snapshots") else 0o710, exist_ok=True)
+        mapper = Mapper(root / "mapped", ids) if ids else None
+        found = await asyncio.to_thread(probe.probe, root / "ingest", mapper)
         if snapshotter == "auto":
             snapshotter = "erofs" if found.erofs else "extract"
-        store = cls(root, snapshotter, found, limits or Limits(), holders)
+        store = cls(root, snapshotter, found, limits or Limits(), holders, mapper, spare)
         store._lock_fd = lock
         store._reconcile()
         return store
@@ -147,6 +157,8 @@ class Store:
         self.threads.shutdown(wait=True)
         self.indexers.shutdown(wait=True)
         self._db.close()
+        if self._mapper is not None:
+            self._mapper.close()
         os.close(self._lock_fd)
 
     def driver_status(self) -> list[tuple[str, str]]:
@@ -347,12 +359,14 @@ class Store:
 
     def prepare(
         self, key: str, image: str | None = None, *, parent: str | None = None, layers: Sequence[Digest] = (),
-        labels: Mapping[str, str] | None = None, transient: bool = False, durable: bool = True,
+        labels: Mapping[str, str] | None = None, transient: bool = False, durable: bool = True, mapped: bool = True,
     ) -> Snapshot:  # fmt: skip
         """A writable snapshot over an image, over bare layers, over another snapshot, or over nothing. A ``transient``
-        one does not outlive the process (a step of a build)."""
+        one does not outlive the process (a step of a build). Unless ``mapped``, its files are not for a user
+        namespace."""
         diff_ids = self.images.get(image).diff_ids if image is not None else tuple(layers)
-        return self.snapshots.prepare(key, diff_ids, parent, labels, transient=transient, durable=durable)
+        chosen = dict(labels or {}) if mapped else {**(labels or {}), UNMAPPED: ""}
+        return self.snapshots.prepare(key, diff_ids, parent, chosen, transient=transient, durable=durable)
 
     def mount(self, key: str, *, volatile: bool = False) -> Path:
         """The root file system's path, mounted; idempotent."""

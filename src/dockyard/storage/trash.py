@@ -3,6 +3,7 @@ open."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -31,6 +32,11 @@ class Trash:
             os.rename(path, target)
         except FileNotFoundError:
             return
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._delete(path.parent, path.name)  # no room for one more name in the trash
+            return
         self._delete_later(target.name)
 
     def sweep(self) -> None:
@@ -40,16 +46,17 @@ class Trash:
     def _delete_later(self, name: str) -> None:
         with self._lock:
             if not self._closed:
-                self._pool.submit(self._delete, name)
+                self._pool.submit(self._delete, self._directory, name)
 
-    def _delete(self, name: str) -> None:
+    @staticmethod
+    def _delete(directory: Path, name: str) -> None:
         try:
-            for row in reversed(kmount.read_mounts(under=f"{self._directory}/{name}")):
+            for row in reversed(kmount.read_mounts(under=f"{directory}/{name}")):
                 kmount.umount(row.target, kmount.UmountFlag.DETACH)
-            with safefs.root_fd(self._directory.as_posix()) as parent:
+            with safefs.root_fd(directory.as_posix()) as parent:
                 safefs.remove_tree(parent, name, missing_ok=True)
         except OSError as error:
-            log.warning("cannot delete %s/%s: %s; tried again at the next start", self._directory, name, error)
+            log.warning("cannot delete %s/%s: %s; tried again at the next start", directory, name, error)
 
     def close(self) -> None:
         """Wait for what is queued."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from dockyard.kernel import mount as kmount
 from dockyard.kernel import safefs
+from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.oci import tar
 from dockyard.oci.layers import OPAQUE_MARKER, OPAQUE_XATTR, OVERLAY_PREFIX, WHITEOUT_PREFIX
 from dockyard.oci.tar import TarHeader, encode_header, padding
@@ -27,6 +28,7 @@ from dockyard.oci.tar import TarHeader, encode_header, padding
 from .model import ChangeKind
 
 READ_PIECE = 1 << 20
+CAPABILITY = "security.capability"
 MAX_DEPTH = 300  # deeper is refused; each level holds a descriptor
 
 Entry = tuple[str, int, str, os.stat_result]  # (path, directory descriptor, name, lstat)
@@ -90,28 +92,29 @@ def diff_tar(
     yield tar.END_OF_ARCHIVE
 
 
-def tree_tar(root: int) -> Generator[bytes, None, None]:
-    """A whole tree as a plain tar (``docker export``)."""
+def tree_tar(root: int, ids: IdMaps = UNCHANGED) -> Generator[bytes, None, None]:
+    """A whole tree as a plain tar (``docker export``), owners as ``ids`` shows them inside."""
     links: dict[tuple[int, int], bytes] = {}
     for path, folder, name, info in walk(root):
-        yield from tar_member(os.fsencode(path[1:]), folder, name, info, links)
+        yield from tar_member(os.fsencode(path[1:]), folder, name, info, links, ids=ids)
     yield tar.END_OF_ARCHIVE
 
 
 def tar_member(
     member: bytes, folder: int, name: str, info: os.stat_result, links: dict[tuple[int, int], bytes],
-    mtime_ns: int | None = None,
+    mtime_ns: int | None = None, ids: IdMaps = UNCHANGED,
 ) -> Iterator[bytes]:  # fmt: skip
     mode, kind = stat.S_IMODE(info.st_mode), stat.S_IFMT(info.st_mode)
     moment = info.st_mtime_ns if mtime_ns is None else mtime_ns
-    common = {"mode": mode, "uid": info.st_uid, "gid": info.st_gid, "mtime_ns": moment}
+    uid, gid = ids.inside(info.st_uid, info.st_gid)
+    common = {"mode": mode, "uid": uid, "gid": gid, "mtime_ns": moment}
     if kind == stat.S_IFREG:
         first = links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
         if first is not None:
             yield encode_header(TarHeader(member, tar.LINK, linkname=first, **common))  # type: ignore[arg-type]
             return
         links[info.st_dev, info.st_ino] = member
-        yield from _file(member, folder, name, common)
+        yield from _file(member, folder, name, common, ids)
         return
     types = {
         stat.S_IFDIR: tar.DIR, stat.S_IFLNK: tar.SYMLINK, stat.S_IFCHR: tar.CHAR, stat.S_IFBLK: tar.BLOCK_DEV,
@@ -126,7 +129,7 @@ def tar_member(
     ))  # fmt: skip
 
 
-def _file(member: bytes, folder: int, name: str, common: dict[str, int]) -> Iterator[bytes]:
+def _file(member: bytes, folder: int, name: str, common: dict[str, int], ids: IdMaps) -> Iterator[bytes]:
     """Exactly as many bytes as the header promises, though a running container may change the file meanwhile."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -134,7 +137,10 @@ def _file(member: bytes, folder: int, name: str, common: dict[str, int]) -> Iter
         return
     try:
         size = os.fstat(fd).st_size
-        yield encode_header(TarHeader(member, size=size, xattrs=read_xattrs(folder, name), **common))  # type: ignore[arg-type]
+        xattrs = read_xattrs(folder, name)
+        if CAPABILITY in xattrs and ids:
+            xattrs[CAPABILITY] = capability_inside(xattrs[CAPABILITY], ids)
+        yield encode_header(TarHeader(member, size=size, xattrs=xattrs, **common))  # type: ignore[arg-type]
         left = size
         while left and (piece := os.read(fd, min(left, READ_PIECE))):
             left -= len(piece)
@@ -164,6 +170,26 @@ def read_xattrs(folder: int, name: str) -> dict[str, bytes]:
             with suppress(OSError):
                 found[plain] = os.getxattr(path, key, follow_symlinks=False)
     return found
+
+
+_CAPABILITY_V2, _CAPABILITY_V3, _V2_SIZE, _V3_SIZE = 0x02000000, 0x03000000, 20, 24
+
+
+def capability_inside(value: bytes, ids: IdMaps) -> bytes:
+    """File capabilities as an image holds them. In a user namespace they carry its root's id of the host (version 3 of
+    capabilities(7)); in its own view they are plain (version 2)."""
+    magic, owner = int.from_bytes(value[:4], "little"), int.from_bytes(value[_V2_SIZE:], "little")
+    if len(value) != _V3_SIZE or magic & 0xFF000000 != _CAPABILITY_V3 or owner != ids.root[0]:
+        return value
+    return (magic & 0x00FFFFFF | _CAPABILITY_V2).to_bytes(4, "little") + value[4:_V2_SIZE]
+
+
+def capability_outside(value: bytes, ids: IdMaps) -> bytes:
+    """The reverse: what an image holds becomes the namespace's own."""
+    magic = int.from_bytes(value[:4], "little")
+    if len(value) != _V2_SIZE or magic & 0xFF000000 != _CAPABILITY_V2:
+        return value
+    return (magic & 0x00FFFFFF | _CAPABILITY_V3).to_bytes(4, "little") + value[4:] + ids.root[0].to_bytes(4, "little")
 
 
 def is_opaque(folder: int, name: str) -> bool:

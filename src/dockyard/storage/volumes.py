@@ -16,6 +16,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -54,10 +55,12 @@ _FLAGS: Mapping[str, tuple[bool, MountFlag]] = {
 
 
 class VolumeStore:
-    def __init__(self, root: Path, db: Database, trash: Trash) -> None:
+    def __init__(self, root: Path, db: Database, trash: Trash, owner: tuple[int, int] = (0, 0)) -> None:
+        """``owner`` (uid, gid) of a new volume's directory: the containers' root."""
         self.directory = root / "volumes"
         self._db = db
         self._trash = trash
+        self._owner = owner
         self._volumes: dict[str, Volume] = {}
         self._users: dict[str, int] = {}
         for name, labels, options, created in db.rows("SELECT name, labels, options, created FROM volumes"):
@@ -96,7 +99,9 @@ class VolumeStore:
 
     def _make(self, volume: Volume) -> None:
         os.makedirs(self.directory / volume.name, mode=0o701, exist_ok=True)
-        os.makedirs(volume.mountpoint, mode=0o755, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(volume.mountpoint, mode=0o755)
+            os.chown(volume.mountpoint, *self._owner)
 
     def remove(self, name: str, users: Iterable[str] = ()) -> None:
         """``users``: containers that have it. The content goes in the background. Raises Conflict while used."""
@@ -105,7 +110,7 @@ class VolumeStore:
         if held:
             raise VOLUME_IN_USE(name=name, users=", ".join(held))
         self._unmount(volume)
-        self._db.execute("DELETE FROM volumes WHERE name=?", name)
+        self._db.remove(("DELETE FROM volumes WHERE name=?", (name,)))
         del self._volumes[name]
         self._users.pop(name, None)
         self._trash.put(self.directory / name)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,12 @@ def command_of(kind: str, root: Path) -> list[str]:
 @contextlib.contextmanager
 def private_engine(
     kind: str, root: Path, *, namespaces: bool = True, settings: Mapping[str, Any] | None = None,
-    local_names: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+    local_names: Sequence[str] = (), environ: Mapping[str, str] | None = None, own_etc: str = "",
+    before: str = "",
 ) -> Iterator[PrivateEngine]:  # fmt: skip
     """Start ``kind`` over ``root`` (removed at the end with all that is in it). ``settings``: keys of daemon.json;
-    ``local_names``: host names that mean the namespace's own loopback."""
+    ``local_names``: host names that mean the namespace's own loopback; ``own_etc``: shell words that first change /etc,
+    in a copy that only this engine sees; ``before``: shell words that its namespaces are made ready with (mounts)."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "daemon.json").write_text(json.dumps(dict(settings or {})))
     limits = [f"{name}={most}:{most}" for name, most in _hard_limits().items()]
@@ -104,7 +106,9 @@ def private_engine(
     command = command_of(kind, root)
     if namespaces:
         (root / "hosts").write_text("127.0.0.1 localhost " + " ".join(local_names) + "\n")
-        script = f'ip link set lo up && mount --bind {root}/hosts /etc/hosts && exec "$@"'
+        first = _own_etc(root, own_etc) if own_etc else ""
+        first += f"{{ {before}; }} && " if before else ""
+        script = f'ip link set lo up && {first}mount --bind {root}/hosts /etc/hosts && exec "$@"'
         command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *command]
     with (root / "engine.log").open("ab") as log:
         process = subprocess.Popen(
@@ -118,7 +122,31 @@ def private_engine(
         _await_ping(engine)
         yield engine
     finally:
-        _stop(engine)
+        stop(engine)
+
+
+def _own_etc(root: Path, change: str) -> str:
+    """An overlay of /etc, in memory: the data root may lie on what cannot be an upper directory."""
+    upper = f"{root}/etc"
+    Path(upper).mkdir(exist_ok=True)
+    return (
+        f"mount -t tmpfs none {upper} && mkdir {upper}/upper {upper}/work && "
+        f"mount -t overlay none -o lowerdir=/etc,upperdir={upper}/upper,workdir={upper}/work /etc && {{ {change}; }} && "
+    )
+
+
+def killed_and_again(engine: PrivateEngine) -> PrivateEngine:
+    """kill -9 and a new engine (Dockyard) in the same namespaces, which a container's conmon must hold meanwhile. What it
+    is given back is the caller's to ``stop``."""
+    engine.process.kill()
+    engine.process.wait(STOP_LIMIT)
+    holder = next(pid for pid in _processes_naming(str(engine.root)) if _comm(pid) == "conmon")
+    command = ["nsenter", "-t", str(holder), "-n", "-m", "--", *command_of("dockyard", engine.root)]
+    with engine.log.open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    made = replace(engine, process=process)
+    _await_ping(made)
+    return made
 
 
 def _hard_limits() -> dict[str, int]:
@@ -142,7 +170,7 @@ def _await_ping(engine: PrivateEngine) -> None:
     raise RuntimeError(f"{engine.kind} does not answer: {tail}")
 
 
-def _stop(engine: PrivateEngine) -> None:
+def stop(engine: PrivateEngine) -> None:
     if engine.process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired, OSError):
             listed = engine.docker("ps", "-aq", timeout=STOP_LIMIT).stdout.split()

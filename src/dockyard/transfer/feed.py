@@ -87,5 +87,10 @@ class Feed:
                 cancel.cancel()
                 # wait, not wait_for: the thread owns files and connections and must be let go by itself.
                 await asyncio.wait([done], timeout=STOP_WAIT)
-            if done.done() and not done.cancelled():
-                done.exception()
+            done.add_done_callback(_heard)  # now, or when a peer that says nothing has been given up
+
+
+def _heard(done: asyncio.Future[None]) -> None:
+    """Its error is nobody's any more: without this asyncio would tell it as forgotten."""
+    if not done.cancelled():
+        done.exception()

@@ -45,11 +45,11 @@ async def output(session) -> dict[int, bytes]:
     return out
 
 
-async def test_streams_and_exit_code(execute, running):
+async def test_streams_and_exit_code(execute, running, tmp_path):
     session = await execute("sh", "-c", "echo out; echo err >&2; id -u; exit 3", user=User(7))
     assert await output(session) == {1: b"out\n7\n", 2: b"err\n"}
     assert await session.wait() == 3
-    assert os.listdir(f"{running[1]}/exec") == []
+    assert os.listdir(tmp_path / "dockyard-test-state/execs" / running[0]) == []
 
 
 async def test_stdin_to_its_end(execute):
@@ -93,14 +93,14 @@ async def test_killed(execute):
     (("/etc",), 'exec: "/etc": permission denied', 126),
 ])  # fmt: skip
 @pytest.mark.parametrize("tty", [False, True])
-async def test_failures_in_dockers_words(execute, running, argv, sentence, code, tty):
+async def test_failures_in_dockers_words(execute, running, argv, sentence, code, tty, tmp_path):
     with pytest.raises(
         System, match="OCI runtime exec failed: exec failed: unable to start container process"
     ) as caught:
         await execute(*argv, tty=tty)
     assert sentence in str(caught.value)
     assert exit_code_for(str(caught.value)) == code
-    assert os.listdir(f"{running[1]}/exec") == []
+    assert os.listdir(tmp_path / "dockyard-test-state/execs" / running[0]) == []
 
 
 async def test_a_daemon_that_keeps_the_pipe_does_not_keep_the_client(execute, monkeypatch):

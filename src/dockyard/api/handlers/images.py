@@ -61,21 +61,23 @@ async def search(call: Call) -> Answer:
     limit = call.number("limit", 25)
     if not 1 <= limit <= 100:
         raise BAD_PARAMETER(cause=f"Limit {limit} is outside the range of [1, 100]")
-    rows = await call.engine.images.search(
+    found = call.engine.images.search(
         call.text("term"), limit=limit, filters=call.filters(), auth=call.registry_auth()
     )
-    return answers.json(rows)
+    return answers.json(await call.while_client_stays(found))
 
 
 async def distribution(call: Call) -> Answer:
-    return answers.json(await call.engine.images.distribution(call.params["name"], call.registry_auth()))
+    asked = call.engine.images.distribution(call.params["name"], call.registry_auth())
+    return answers.json(await call.while_client_stays(asked))
 
 
 async def create(call: Call) -> Answer:
     """A pull (``fromImage``) or an import (``fromSrc``)."""
     images, platform = call.engine.images, platform_of(call.text("platform"))
     if image := call.text("fromImage"):
-        messages = await images.pull(image, call.text("tag"), platform=platform, auth=call.registry_auth())
+        pulled = images.pull(image, call.text("tag"), platform=platform, auth=call.registry_auth())
+        messages = await call.while_client_stays(pulled)
         return answers.progress(messages)
     source = call.text("fromSrc")
     if not source:
@@ -88,10 +90,10 @@ async def create(call: Call) -> Answer:
 
 
 async def push(call: Call) -> Answer:
-    messages = await call.engine.images.push(
+    pushed = call.engine.images.push(
         call.params["name"], call.text("tag"), platform=platform_of(call.text("platform")), auth=call.registry_auth()
     )
-    return answers.progress(messages)
+    return answers.progress(await call.while_client_stays(pushed))
 
 
 async def load(call: Call) -> Answer:

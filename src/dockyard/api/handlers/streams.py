@@ -79,7 +79,7 @@ class _ExecStart:
             inner = await self._call.engine.execs.start(
                 self._call.params["id"], detach=False, tty=self.tty, size=self._size
             )
-        except DockyardError as error:
+        except (DockyardError, OSError) as error:
             self._inner.set_result(None)
             yield Frame(1 if self.tty else 2, message_of(error).encode() + b"\r\n")
             return

@@ -110,6 +110,7 @@ class _Lease:
 class BuildLayers:
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.ids = store.ids
 
     def size(self, diff_id: str) -> int | None:
         digest = Digest(diff_id)

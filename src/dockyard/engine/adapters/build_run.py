@@ -19,6 +19,7 @@ import msgspec
 
 from dockyard.build.errors import BAD_OPTION, STEP_FAILED
 from dockyard.build.ports import BindMount, Output, Place, Process
+from dockyard.engine.usernamespace import SHARED_WITH_HOST, UserNamespace
 from dockyard.kernel import cgroup, process, safefs
 from dockyard.model import ContainerConfig, EndpointSettings, HostConfig, Ulimit
 from dockyard.network import Controller, SandboxSpec
@@ -38,8 +39,11 @@ END_OF_OUTPUT = 5.0
 
 
 class BuildExecutor:
-    def __init__(self, facts: HostFacts, state: Path, runs: Path, cgroup_parent: str) -> None:
+    def __init__(
+        self, facts: HostFacts, state: Path, runs: Path, cgroup_parent: str, namespace: UserNamespace = SHARED_WITH_HOST
+    ) -> None:
         self._facts, self._state, self._runs, self._cgroup_parent = facts, state, runs, cgroup_parent
+        self._namespace = namespace
         self._crun = Dialect()
 
     async def run(self, process_: Process, output: Output) -> int:
@@ -56,6 +60,8 @@ class BuildExecutor:
 
     def _spec(self, wish: Process) -> dict[str, Any]:
         limits = wish.limits
+        if wish.insecure and self._namespace.ids:
+            raise BAD_OPTION(text="RUN --security=insecure is incompatible with user namespaces (userns-remap)")
         host = HostConfig(
             privileged=wish.insecure, shm_size=limits.shm_size, memory=limits.memory, memory_swap=limits.memory_swap,
             cpu_shares=limits.cpu_shares, cpu_quota=limits.cpu_quota, cpu_period=limits.cpu_period,
@@ -68,7 +74,8 @@ class BuildExecutor:
             id=wish.id, rootfs=str(wish.root), config=ContainerConfig(), host=host, argv=wish.args, env=wish.env,
             cwd=wish.cwd, user=user, hostname=HOSTNAME, mounts=tuple(_resolved(each) for each in wish.mounts),
             host_devices=devices.host_devices() if wish.insecure else (),
-            namespaces=Namespaces(net=HOST if wish.network == "host" else wish.network),
+            namespaces=Namespaces(net=HOST if wish.network == "host" else wish.network, user=self._namespace.path),
+            ids=self._namespace.ids,
             cgroup_parent=self._cgroup_parent,
         )  # fmt: skip
         spec = make_spec(request, self._facts).spec
@@ -165,8 +172,10 @@ def _resolved(mount: BindMount) -> ResolvedMount:
 
 
 class BuildNetworks:
-    def __init__(self, controller: Controller, runs: Path, find: Callable[[str], Any]) -> None:
-        self._controller, self._runs, self._find = controller, runs, find
+    def __init__(
+        self, controller: Controller, runs: Path, find: Callable[[str], Any], namespace: UserNamespace = SHARED_WITH_HOST
+    ) -> None:
+        self._controller, self._runs, self._find, self._namespace = controller, runs, find, namespace
 
     async def attach(self, network: str, sandbox: str, extra_hosts: Sequence[str]) -> Place:
         directory = self._runs / sandbox
@@ -181,7 +190,7 @@ class BuildNetworks:
             await self._controller.connect(sandbox, name, mode, EndpointSettings())
         spec = SandboxSpec(
             container_id=sandbox, name=name, hostname=HOSTNAME, files_dir=str(directory), mode=mode,
-            extra_hosts=tuple(extra_hosts),
+            extra_hosts=tuple(extra_hosts), userns=self._namespace.path,
         )  # fmt: skip
         made = await self._controller.setup(spec)
         return Place(sandbox, "host" if mode == "host" else made.netns, _files(directory))

@@ -11,6 +11,7 @@ from dockyard.engine.model import Record
 from dockyard.engine.plan.create import parse_link
 from dockyard.engine.plan.select import Filters, flag, match_labels, prune_until
 from dockyard.engine.ports import Json
+from dockyard.engine.usernamespace import SHARED_WITH_HOST, UserNamespace
 from dockyard.errors import DockyardError, NotFound
 from dockyard.lib.clock import parse_rfc3339
 from dockyard.model import EndpointSettings, NetworkingConfig
@@ -19,8 +20,11 @@ from dockyard.network import Controller, Network, SandboxSpec
 
 
 class NetworkAdapter:
-    def __init__(self, controller: Controller, containers: Mapping[str, Any]) -> None:
+    def __init__(
+        self, controller: Controller, containers: Mapping[str, Any], namespace: UserNamespace = SHARED_WITH_HOST
+    ) -> None:
         self._controller = controller
+        self._namespace = namespace
         self._containers = containers
         self._events: Events | None = None
 
@@ -84,12 +88,13 @@ class NetworkAdapter:
         if not mode.startswith("container:"):
             driver = self._controller.network(mode).driver
             mode = {"host": "host", "null": "none"}.get(driver, mode)
+        namespace = self._namespace.of(host)
         return SandboxSpec(
             container_id=record.id, name=record.name, hostname=config.hostname, domainname=config.domainname, mode=mode,
             files_dir=directory, exposed=tuple(config.exposed_ports or ()), bindings=dict(host.port_bindings or {}),
             publish_all=host.publish_all_ports, dns=tuple(host.dns or ()), dns_search=tuple(host.dns_search or ()),
             dns_options=tuple(host.dns_options or ()), extra_hosts=tuple(host.extra_hosts or ()),
-            links=tuple(self._links(host.links or ())),
+            links=tuple(self._links(host.links or ())), userns=namespace.path, owner=namespace.ids.root,
         )  # fmt: skip
 
     def _links(self, links: Sequence[str]) -> list[tuple[str, str]]:
@@ -165,6 +170,7 @@ class Networks:
 
     async def remove(self, ref: str) -> None:
         network = await self._kit.supervisor.operate(self._controller.remove_network(ref), "remove network")
+        self._kit.reserve.hold()
         self._adapter.emit("destroy", network)
 
     async def connect(self, ref: str, container: str, endpoint: Json) -> None:

@@ -32,8 +32,8 @@ class RootfsAdapter:
         platform = "/".join(filter(None, (document.os, document.architecture, document.variant)))
         return ImageInfo(image.id, config, platform, image.repo_tags)
 
-    async def prepare(self, container_id: str, image_id: str, *, durable: bool) -> None:
-        self._store.prepare(container_id, image_id or None, durable=durable)
+    async def prepare(self, container_id: str, image_id: str, *, mapped: bool, durable: bool) -> None:
+        self._store.prepare(container_id, image_id or None, mapped=mapped, durable=durable)
 
     async def remove(self, container_id: str) -> None:
         for key in (container_id, *self._image_mounts(container_id)):
@@ -58,7 +58,7 @@ class RootfsAdapter:
     async def mount_image(self, container_id: str, ref: str) -> str:
         key = f"{container_id}.image.{self.image(ref).id.removeprefix('sha256:')[:12]}"
         if not any(item.key == key for item in self._store.snapshots.all()):
-            self._store.prepare(key, ref)
+            self._store.prepare(key, ref, mapped=bool(self._store.snapshots.ids(container_id)))
         return str(self._store.mount(key))
 
     def graph_driver(self, container_id: str) -> Json:

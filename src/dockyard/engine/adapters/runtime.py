@@ -17,6 +17,7 @@ from dockyard.engine.adapters.streams import ExecStream, PendingStream
 from dockyard.engine.model import Record
 from dockyard.engine.plan.create import merge_env, words
 from dockyard.engine.ports import Ended, Mounted, Process, StartRequest, Stream
+from dockyard.engine.usernamespace import SHARED_WITH_HOST, UserNamespace
 from dockyard.kernel import mount as kmount
 from dockyard.kernel import safefs
 from dockyard.lib import clock
@@ -36,7 +37,7 @@ from dockyard.runtime.execs import ExecRequest, ExecSession
 from dockyard.runtime.logs import LogWish
 from dockyard.runtime.model import LogLimits
 from dockyard.runtime.plan import make_spec, make_update, plan_process
-from dockyard.runtime.plan_resources import plan_rlimits
+from dockyard.runtime.plan_resources import plan_resources, plan_rlimits
 from dockyard.runtime.request import HOST, PRIVATE, Namespaces, ResolvedMount, SpecRequest
 
 Json = dict[str, Any]
@@ -67,7 +68,7 @@ class RunningExec:
 class RuntimeAdapter:
     def __init__(
         self, runtime: Runtime, *, ulimits: Mapping[str, Ulimit], cgroup_parent: str, init: bool,
-        log_options: Mapping[str, str], security_opt: Sequence[str] = (),
+        log_options: Mapping[str, str], security_opt: Sequence[str] = (), namespace: UserNamespace = SHARED_WITH_HOST,
     ) -> None:  # fmt: skip
         self._runtime = runtime
         self._ulimits = {name: (limit.soft, limit.hard) for name, limit in ulimits.items()}
@@ -75,6 +76,7 @@ class RuntimeAdapter:
         self._init = init
         self._log_options = log_options
         self._security_opt = security_opt
+        self._namespace = namespace
         self._waiting: dict[str, set[PendingStream]] = {}
 
     @property
@@ -82,6 +84,15 @@ class RuntimeAdapter:
         return self._runtime.facts
 
     # -- life -----------------------------------------------------------------------------------------------------
+
+    def check(self, host: HostConfig) -> list[str]:
+        _, limited = plan_resources(host, self.facts, devices.block_numbers(host))
+        _, clamped = plan_rlimits(host.ulimits or (), {}, self.facts)
+        missing: list[str] = []
+        if host.privileged or host.cap_add:
+            asked = (host.cap_add, host.cap_drop, self.facts.capabilities)
+            missing = security.plan_capabilities(*asked, privileged=host.privileged)[1]
+        return [*limited, *clamped, *missing]
 
     async def create(self, request: StartRequest) -> tuple[Process, list[str]]:
         record = request.record
@@ -114,6 +125,7 @@ class RuntimeAdapter:
         config = record.config
         if self._security_opt:
             host = host.replace(security_opt=self._security(host))
+        namespace = self._namespace.of(host)
         with safefs.root_fd(request.rootfs) as root:
             user = users.resolve(root, config.user, host.group_add or ())
         return SpecRequest(
@@ -130,8 +142,9 @@ class RuntimeAdapter:
             devices=devices.resolve_devices(host.devices or ()),
             host_devices=devices.host_devices() if host.privileged else (),
             block_numbers=devices.block_numbers(host),
-            namespaces=_namespaces(request),
-            shm_source=_shared_memory(request),
+            namespaces=_namespaces(request, namespace),
+            ids=namespace.ids,
+            shm_source=_shared_memory(request, namespace),
             shm_size=host.shm_size,
             cgroup_parent=self._cgroup_parent,
             init=self._init if host.init is None else host.init,
@@ -299,7 +312,7 @@ def resolved_mount(mounted: Mounted) -> ResolvedMount:
     return ResolvedMount(source, point.target, (*options, "rw" if point.rw else "ro"))
 
 
-def _namespaces(request: StartRequest) -> Namespaces:
+def _namespaces(request: StartRequest, namespace: UserNamespace) -> Namespaces:
     host = request.record.host
 
     def joined(mode: str, kind: str) -> str:
@@ -312,20 +325,22 @@ def _namespaces(request: StartRequest) -> Namespaces:
     return Namespaces(
         net=HOST if request.netns == HOST_NETWORK else request.netns or PRIVATE, pid=joined(host.pid_mode, "pid"),
         ipc=joined(host.ipc_mode, "ipc"), uts=HOST if host.uts_mode == "host" else PRIVATE, cgroup=host.cgroupns_mode,
+        user=namespace.path,
     )  # fmt: skip
 
 
-def _shared_memory(request: StartRequest) -> str:
+def _shared_memory(request: StartRequest, namespace: UserNamespace) -> str:
     """The directory behind /dev/shm where it is shared with others; "" lets the runtime mount one of its own."""
     mode = request.record.host.ipc_mode
     if mode == "host":
         return "/dev/shm"
     if mode.startswith("container:"):
-        return f"{os.path.dirname(request.directory)}/{mode.removeprefix('container:')}/shm"
+        return request.joined_memory
     if mode != "shareable":
         return ""
     path = f"{request.directory}/shm"
     os.makedirs(path, exist_ok=True)
     if not os.path.ismount(path):
-        kmount.mount("shm", path, "tmpfs", data=f"mode=1777,size={request.record.host.shm_size}")
+        uid, gid = namespace.ids.root
+        kmount.mount("shm", path, "tmpfs", data=f"mode=1777,size={request.record.host.shm_size},uid={uid},gid={gid}")
     return path

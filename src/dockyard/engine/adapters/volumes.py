@@ -15,6 +15,7 @@ from dockyard.engine.model import MountPoint
 from dockyard.engine.plan.select import Filters, flag, match_labels
 from dockyard.engine.ports import Json
 from dockyard.errors import DockyardError, NotFound
+from dockyard.kernel import safefs
 from dockyard.model import new_id
 from dockyard.storage import Store, Volume
 
@@ -27,7 +28,7 @@ class VolumeAdapter:
 
     async def ensure(self, point: MountPoint, container_id: str) -> MountPoint:
         if point.type == "bind":
-            return self._bind(point)
+            return self._bind(point, self._store.ids.root)
         if point.type != "volume":
             return point
         if point.driver not in {"", "local"}:
@@ -38,13 +39,15 @@ class VolumeAdapter:
         return msgspec.structs.replace(point, name=name, driver="local", source=volume.mountpoint)
 
     @staticmethod
-    def _bind(point: MountPoint) -> MountPoint:
+    def _bind(point: MountPoint, owner: tuple[int, int]) -> MountPoint:
+        """``owner`` (uid, gid) of a source that is made."""
         if not os.path.exists(point.source):
             if not point.create_source:
                 raise BAD_REQUEST(
                     cause=f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
                 )
-            os.makedirs(point.source, exist_ok=True)
+            with safefs.root_fd("/") as root:
+                os.close(safefs.make_dirs(root, point.source, owner=owner))
         return point
 
     async def copy_up(self, point: MountPoint, rootfs: str) -> None:
@@ -114,6 +117,7 @@ class Volumes:
             if force:
                 return
             raise
+        self._kit.reserve.hold()
         self._kit.events.emit("volume", "destroy", name, driver="local")
 
     async def prune(self, filters: Filters) -> Json:

@@ -36,7 +36,7 @@ class FakeRootfs:
                 return image
         raise NO_SUCH_IMAGE(ref=ref if ":" in ref else f"{ref}:latest")
 
-    async def prepare(self, container_id: str, image_id: str, *, durable: bool) -> None:
+    async def prepare(self, container_id: str, image_id: str, *, mapped: bool, durable: bool) -> None:
         self.layers[container_id] = image_id
 
     async def remove(self, container_id: str) -> None:

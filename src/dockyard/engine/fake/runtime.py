@@ -13,7 +13,7 @@ from dockyard.engine.plan.create import words
 from dockyard.engine.ports import Ended, Process, StartRequest
 from dockyard.errors import Code, NotFound
 from dockyard.lib import clock
-from dockyard.model.container import Resources
+from dockyard.model.container import HostConfig, Resources
 from dockyard.model.exchange import Frame, LogQuery
 
 Json = dict[str, Any]
@@ -125,6 +125,9 @@ class FakeRuntime:
         self._pids = iter(range(1000, 1 << 30))
         self.explanations: dict[str, str] = {}
         """Program -> why it cannot run."""
+
+    def check(self, host: HostConfig) -> list[str]:
+        return []
 
     async def create(self, request: StartRequest) -> tuple[Process, list[str]]:
         record = request.record

@@ -19,7 +19,8 @@ MIN_MEMORY = 6 << 20
 MIN_HEALTH_TIME = 1_000_000
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?\Z")
 _RESTART_POLICIES = frozenset({"", "no", "always", "unless-stopped", "on-failure", "unhealthy"})
-_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?\Z|\Z")
+_HOSTNAME = re.compile(r"[^\s\x00-\x1f\x7f]*\Z")
+"""As dockerd all that the kernel takes (``my_app`` is common), but for what would be more than one word in /etc/hosts."""
 
 
 def merge(config: ContainerConfig, image: ContainerConfig | None) -> ContainerConfig:
@@ -136,6 +137,8 @@ def check_host(host: HostConfig, config: ContainerConfig) -> None:
         raise BAD_REQUEST(cause="SHM size can not be less than 0")
     if not -1000 <= host.oom_score_adj <= 1000:
         raise BAD_REQUEST(cause=f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if host.storage_opt:
+        raise BAD_REQUEST(cause="--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     _check_modes(host, config)
     for port, bindings in (host.port_bindings or {}).items():
         check_port(port)
@@ -173,6 +176,19 @@ def _check_modes(host: HostConfig, config: ContainerConfig) -> None:
         raise BAD_REQUEST(cause=f"invalid user namespace mode: {host.userns_mode}")
     if host.isolation not in {"", "default"}:
         raise BAD_REQUEST(cause=f'invalid isolation "{host.isolation}" on linux')
+
+
+def check_remapped(host: HostConfig) -> None:
+    """What a container in a user namespace cannot have (moby daemon_unix.go verifyPlatformContainerSettings)."""
+    if host.privileged:
+        raise BAD_REQUEST(
+            cause="privileged mode is incompatible with user namespaces.  You must run the container in the host namespace "
+            "when running privileged mode"
+        )
+    if host.network_mode == "host":
+        raise BAD_REQUEST(cause="cannot share the host's network namespace when user namespaces are enabled")
+    if host.pid_mode == "host":
+        raise BAD_REQUEST(cause="cannot share the host PID namespace when user namespaces are enabled")
 
 
 def _valid_mode(kind: str, value: str) -> bool:
