@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -426,9 +425,8 @@ def test_memory_is_joined_through_others(engine: PrivateEngine, named) -> None:
 
 
 def test_everything_is_gone_afterwards(engine: PrivateEngine) -> None:
-    """The last test: no container, no cgroup, no conmon, no mount of one is left."""
+    """The last test: no container and no mount of one is left."""
     assert good(engine, "ps", "-aq") == ""
-    mounts = Path(f"/proc/{engine.process.pid}/mountinfo").read_text()
-    assert "/merged" not in mounts
-    assert f"{engine.root}/run/netns" not in mounts
-    assert shutil.which("conmon")
+    mounts = Path(f"/proc/{engine.process.pid}/mountinfo").read_text().splitlines()
+    ours = [line.split()[4] for line in mounts if f" {engine.root}/" in line]
+    assert not [path for path in ours if path.endswith("/merged") or "/run/netns" in path]
