@@ -380,7 +380,7 @@ def test_options_that_cannot_be_read_are_refused() -> None:
     assert not request.no_cache
     assert request.extra_hosts == ("x:1.2.3.4", "y:::1")
     assert request.ulimits == ("nofile=1:2", "nproc=3")
-    assert request.cache_from == ("r/x",)
+    assert request.cache_from == ("type=registry,ref=r/x",)
     assert request.pull
 
 

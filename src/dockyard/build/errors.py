@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..errors import Cancelled, Code, Conflict, Exhausted, Forbidden, InvalidParameter, NotFound, System
 
 __all__ = [
-    "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
-    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "NO_SUCH_BUILD",
-    "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
+    "BAD_CACHE", "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
+    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "NO_CACHE_PLACE",
+    "NO_SUCH_BUILD", "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
 ]  # fmt: skip
 
 BAD_DOCKERFILE = Code("DY-BLD-001", InvalidParameter, "{text}")
@@ -47,3 +47,8 @@ BUILD_CANCELLED = Code("DY-BLD-015", Cancelled, "build cancelled")
 NO_SUCH_BUILD = Code("DY-BLD-016", NotFound, "no such build: {id}")
 STEP_FAILED = Code("DY-BLD-017", System, "cannot run step {step}: {cause}")
 SESSION_LOST = Code("DY-BLD-018", System, "no active session for {id}: {cause}")
+BAD_CACHE = Code("DY-BLD-019", InvalidParameter, "cannot read the cache: {cause}")
+NO_CACHE_PLACE = Code(
+    "DY-BLD-020", NotFound, "there is no cache at {place}: {cause}",
+    hint="dockyard build and docker buildx build offer directories; --cache-to type=registry,ref=... needs none",
+)  # fmt: skip

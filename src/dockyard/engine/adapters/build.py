@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,17 @@ from dockyard.errors import DockyardError, NotFound
 from dockyard.kernel import mount as kmount
 from dockyard.kernel import safefs
 from dockyard.oci import Digest, ImageRef, parse_reference
+from dockyard.oci.documents import Descriptor
 from dockyard.storage import Image, Store
 from dockyard.storage import Lease as StoreLease
+from dockyard.storage.pipe import stream_from_thread
 from dockyard.transfer import Transfer
+from dockyard.transfer.compress import Packed
 
-__all__ = ["BuildImages", "BuildLayers"]
+__all__ = ["DOCKER_HUB", "BuildImages", "BuildLayers", "auth_for"]
 
 DOCKER_HUB = "https://index.docker.io/v1/"
+READ_PIECE = 1 << 20
 
 Emit = Callable[..., None]
 
@@ -59,7 +63,7 @@ class BuildImages:
         return image if wanted == (document.os or system, document.architecture or wanted[1]) else None
 
     async def _pull(self, name: ImageRef, platform: str, request: Request, told: Told) -> None:
-        async for message in await self._transfer.pull(name, platform=platform, auth=_auth_for(name, request.auths)):
+        async for message in await self._transfer.pull(name, platform=platform, auth=auth_for(name, request.auths)):
             if error := message.get("errorDetail"):
                 raise FETCH_FAILED(url=name.familiar, cause=error.get("message", ""))
             amount = message.get("progressDetail") or {}
@@ -90,7 +94,7 @@ def _silent(_layer: str, _status: str, _current: int, _total: int) -> None:
     """For who shows nothing."""
 
 
-def _auth_for(name: ImageRef, auths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def auth_for(name: ImageRef, auths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """X-Registry-Config names registries as ``docker login`` stored them."""
     keys = [DOCKER_HUB, "index.docker.io", "docker.io"] if name.domain == "docker.io" else [name.domain]
     for key in (*keys, *(f"https://{key}" for key in keys)):
@@ -129,6 +133,19 @@ class BuildLayers:
     async def commit(self, pieces: Callable[[], Iterator[bytes]], lease: Lease) -> Layer:
         layer = await self._store.ingest_pieces(pieces, _inner(lease))
         return Layer(layer.diff_id, layer.content_size)
+
+    async def ingest(self, chunks: AsyncIterator[bytes], blob: Descriptor, diff_id: str, lease: Lease) -> Layer:
+        layer, _ = await self._store.ingest_layer(
+            chunks, _inner(lease), digest=Digest(blob.digest), size=blob.size, diff_id=Digest(diff_id)
+        )
+        return Layer(layer.diff_id, layer.content_size)
+
+    def packed(self, diff_id: str) -> AsyncIterator[bytes]:
+        return stream_from_thread(self._store.threads, self._packed(diff_id))
+
+    def _packed(self, diff_id: str) -> Generator[bytes, None, None]:
+        with open(self._store.layers.path(Digest(diff_id), "layer.tar"), "rb", buffering=0) as file:
+            yield from Packed(iter(lambda: file.read(READ_PIECE), b""), "gzip")
 
     async def merge(self, chain: Sequence[str], lease: Lease) -> Layer:
         layer = await self._store.merge_layers([Digest(item) for item in chain], _inner(lease))

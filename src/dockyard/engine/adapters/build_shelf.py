@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -12,6 +11,7 @@ from dockyard.build.doors.buildkit.ports import PushProgress
 from dockyard.build.model import BaseImage, Request
 from dockyard.build.service import Result
 from dockyard.engine.adapters.build import DOCKER_HUB, BuildImages
+from dockyard.engine.adapters.build_cache import told_of
 from dockyard.errors import System
 from dockyard.lib.clock import parse_rfc3339
 from dockyard.oci import Digest, parse_reference
@@ -66,7 +66,7 @@ class BuildShelf:
         async for message in await self._transfer.push(parse_reference(name), auth=auth or None):
             if error := message.get("errorDetail"):
                 raise System(str(error.get("message", "the push failed")))
-            digest = _told(message, progress) or digest
+            digest = told_of(message, progress) or digest
         return digest
 
     async def config(self, ref: str, platform: str, auth: Mapping[str, str]) -> tuple[str, bytes]:
@@ -74,17 +74,3 @@ class BuildShelf:
         key = DOCKER_HUB if name.domain == "docker.io" else name.domain
         base = await self._bases.resolve(str(name), platform, Request(auths={key: dict(auth)} if auth else {}))
         return base.digest or base.id, self._store.get_image(base.id).config.raw
-
-
-def _told(message: Mapping[str, Any], progress: PushProgress) -> str:
-    """Transfer's message as a transfer of the vertex; gives the digest where the message has it."""
-    if "aux" in message:
-        return str(message["aux"].get("Digest", ""))
-    if identity := message.get("id"):
-        detail = message.get("progressDetail") or {}
-        total, status = int(detail.get("total") or 0), str(message.get("status", ""))
-        done = status in ("Pushed", "Layer already exists", "Mounted from")
-        progress(f"pushing layer {identity}", int(detail.get("current") or total), total, done)
-    return ""
-
-

@@ -48,7 +48,7 @@ async def export(job: Job, outcome: Outcome | None) -> dict[str, str]:
                 continue  # nothing was built (a check, an outline)
             raise BAD_REQUEST(text=f"cannot export with {kind}: the build gave no image")
         response |= await EXPORTERS[kind](_Export(job, outcome, outcome.result, index, kind, attrs))
-    return response
+    return response if outcome is None else response | await job.export_cache(outcome)
 
 
 def _check(kind: str, attrs: Mapping[str, str]) -> None:

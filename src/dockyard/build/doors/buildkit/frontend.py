@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from ...cachespec import cache_text
 from ...errors import BAD_OPTION
 from ...model import Request
 from .errors import NOT_SERVED
@@ -40,7 +41,7 @@ def check_frontend(name: str, opts: Mapping[str, str]) -> None:
 
 def request_of(
     opts: Mapping[str, str], *, entitlements: Sequence[str] = (), imports: Sequence[tuple[str, Mapping[str, str]]] = (),
-    id: str = "",
+    exports: Sequence[tuple[str, Mapping[str, str]]] = (), id: str = "",
 ) -> Request:  # fmt: skip
     """Raises InvalidParameter, NotImplementedYet. Named contexts keep their specifiers; the main one is not in here."""
     platforms = [item for item in opts.get("platform", "").split(",") if item]
@@ -63,7 +64,8 @@ def request_of(
         ulimits=_fields(opts.get("ulimit", "")),
         cpuset_cpus=opts.get("cpusetcpus", ""),
         cpuset_mems=opts.get("cpusetmems", ""),
-        cache_from=tuple(_cache(kind, attrs) for kind, attrs in (*imports, *_imports(opts))),
+        cache_from=tuple(dict.fromkeys(cache_text(kind, attrs) for kind, attrs in (*imports, *_imports(opts)))),
+        cache_to=tuple(cache_text(kind, attrs) for kind, attrs in exports),
         remote="" if remote.startswith(UPLOAD_PREFIX) else remote,
         entitlements=tuple(entitlements),
         contexts={name: value or "" for name, value in _below(opts, "context:").items()},
@@ -98,13 +100,6 @@ def _hosts(value: str) -> tuple[str, ...]:
             raise BAD_OPTION(text=f"invalid host pair: {field[:200]}")
         out.append(f"{name}:{address}")
     return tuple(out)
-
-
-def _cache(kind: str, attrs: Mapping[str, str]) -> str:
-    """A registry's is its reference; others in the command line's form."""
-    if kind == "registry" and set(attrs) <= {"ref", "mode"} and attrs.get("mode", "min") == "min":
-        return attrs.get("ref", "")
-    return ",".join([f"type={kind}", *(f"{key}={value}" for key, value in sorted(attrs.items()))])
 
 
 def _imports(opts: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:

@@ -18,7 +18,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +29,12 @@ from dockyard.errors import DockyardError
 from dockyard.oci.reference import parse_reference
 
 from ... import plan
+from ...cachespec import parse_cache
 from ...dockerfile.parser import SyntaxProblem, parse
 from ...model import Request
-from ...progress import Warned
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
+from .contentstore import SessionStore, content_store
 from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED, TOO_MANY
 from .expected import expected
 from .failure import build_failure
@@ -81,6 +82,9 @@ class BuildSession:
 
     async def ssh_socket(self, id: str) -> str | None:
         return await self.agents.socket(id)
+
+    async def content_store(self, name: str) -> SessionStore | None:
+        return await content_store(self.session, name)
 
 
 @dataclass(eq=False)
@@ -160,7 +164,6 @@ class Job:
         imports: Sequence[control_pb2.CacheOptionsEntry],
     ) -> Outcome:  # fmt: skip
         session = await self.session()
-        self._check_cache_exports()
         if not self.attrs:
             self.attrs = dict(opts)
         source = SessionSource(self.builds.place, self.builds.sessions, session, opts, self.status.sink, self.id)
@@ -170,6 +173,7 @@ class Job:
             request = request_of(
                 opts, entitlements=self.asked.entitlements, id=self.id,
                 imports=[(row.type, row.attrs) for row in (*self.asked.cache.imports, *imports)],
+                exports=[(row.type, row.attrs) for row in self.asked.cache.exports],
             )  # fmt: skip
             text = await source.dockerfile(request.dockerfile)
             self.status.source = lambda: source_info(request.dockerfile, text)
@@ -186,15 +190,18 @@ class Job:
             self.builds.remember(outcome)
             return outcome
         finally:
-            await agents.close()
+            await agents.aclose()
             await source.close()
 
-    def _check_cache_exports(self) -> None:
-        """``inline`` is asked for by a build argument that many scripts pass: it costs a warning, not the build."""
-        for row in self.asked.cache.exports:
-            if row.type != "inline":
-                raise NOT_SERVED(what=f"exporting the build cache (type={row.type[:100]})")
-            self.status.sink(Warned("inline cache is not implemented by Dockyard yet: the image carries no cache metadata"))
+    async def export_cache(self, outcome: Outcome) -> dict[str, str]:
+        """What the build's --cache-to asks for; the exporter's response. Raises what the cache's place raises."""
+        if outcome.request is None or outcome.result is None or not self.asked.cache.exports:
+            return {}
+        session = await self.session()
+        async with aclosing(Agents(session, self.builds.socket_directory)) as agents:
+            return await self.builds.builder.export_cache(
+                outcome.request, [outcome.result], BuildSession(session, agents), self.status.sink
+            )
 
     def _hold(self, result: Result) -> None:
         self._held.enter_context(self.builds.builder.held(result))
@@ -215,9 +222,10 @@ class Job:
             opts[key] = f"docker-image://{reference}"
 
     async def _auths(self, session: ClientSession, text: bytes, request: Request) -> dict[str, dict[str, str]]:
-        """Credentials for the registries that the Dockerfile names."""
+        """Credentials for the registries that the Dockerfile and the caches name."""
         hosts = set()
-        for ref in _images_of(text, request, self.builds.facts.platform) - self._lent:
+        caches = {parse_cache(each).attrs.get("ref", "") for each in (*request.cache_from, *request.cache_to)} - {""}
+        for ref in (_images_of(text, request, self.builds.facts.platform) | caches) - self._lent:
             try:
                 hosts.add(parse_reference(ref).domain)
             except DockyardError:
