@@ -6,8 +6,9 @@ from ..errors import Cancelled, Code, Conflict, Exhausted, Forbidden, InvalidPar
 
 __all__ = [
     "BAD_CACHE", "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
-    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "NO_CACHE_PLACE",
-    "NO_SUCH_BUILD", "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
+    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "MOUNT_IN_USE",
+    "NO_CACHE_PLACE", "NO_SUCH_BUILD", "NO_SUCH_MOUNT", "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING",
+    "SESSION_LOST", "STEP_FAILED",
 ]  # fmt: skip
 
 BAD_DOCKERFILE = Code("DY-BLD-001", InvalidParameter, "{text}")
@@ -51,4 +52,10 @@ BAD_CACHE = Code("DY-BLD-019", InvalidParameter, "cannot read the cache: {cause}
 NO_CACHE_PLACE = Code(
     "DY-BLD-020", NotFound, "there is no cache at {place}: {cause}",
     hint="dockyard build and docker buildx build offer directories; --cache-to type=registry,ref=... needs none",
+)  # fmt: skip
+NO_SUCH_MOUNT = Code(
+    "DY-BLD-021", NotFound, "no such cache mount: {id}", hint="dockyard builder mounts lists them; a mount is made by its first RUN"
+)  # fmt: skip
+MOUNT_IN_USE = Code(
+    "DY-BLD-022", Conflict, "cache mount {id} is in use", hint="try again when the build that uses it has ended"
 )  # fmt: skip

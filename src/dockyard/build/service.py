@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from .caches import CacheMounts
 from .context import ContextLimits
 from .dockerfile.parser import Dockerfile, SyntaxProblem, parse
 from .dockerfile.suggest import explain
-from .errors import BAD_DOCKERFILE, BUILD_CANCELLED, NO_SUCH_BUILD
+from .errors import BAD_DOCKERFILE, BAD_OPTION, BUILD_CANCELLED, NO_SUCH_BUILD
 from .image import image_id, squashed
 from .model import BaseImage, Graph, Request
 from .mounts import Mounts
@@ -47,6 +48,8 @@ __all__ = ["Builder", "BuilderSettings", "CacheRecord", "Pruned", "Result"]
 
 MAX_BARE_RECORDS = 20_000
 """Records of steps that made no layer; they take no disk, only room here."""
+STREAMS = 2
+"""Cache mounts that travel at the same time."""
 BIG_DOCKERFILE = 256 << 10
 """Above this a Dockerfile is parsed in a thread."""
 
@@ -107,6 +110,7 @@ class Builder:
         slots = asyncio.Semaphore(self.settings.parallel or max(4, 2 * (os.cpu_count() or 1)))
         self._remote = RemoteCaches(images, layers, records, registries)
         self._tools = Tools(layers, records, steps, adding, SharedSteps(), images.register, slots)
+        self._streams = ThreadPoolExecutor(STREAMS, "cache-mounts")
         self._builds: dict[str, _Build] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -273,6 +277,7 @@ class Builder:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*self._background, return_exceptions=True)
+        self._streams.shutdown(wait=False, cancel_futures=True)
         self._records.close()
 
     def has_image(self, ref: str) -> bool:
@@ -305,6 +310,17 @@ class Builder:
             min(r.created for r in records), newest.used, sum(r.uses for r in records),
             in_use=self._layers.leased(layer), shared=shared, keys=tuple(r.key for r in records),
         )  # fmt: skip
+
+    def export_mount(self, id: str) -> AsyncIterator[bytes]:
+        """A cache mount as a tar. Raises NotFound, Conflict."""
+        return self._caches.packed(id, self._streams)
+
+    async def import_mount(self, id: str, chunks: AsyncIterator[bytes]) -> None:
+        """A tar as the whole content of a cache mount, made where there is none. Raises Conflict, InvalidParameter."""
+        if not id:
+            raise BAD_OPTION(text="a cache mount has an id: that of RUN --mount=type=cache,id=ID, else its target")
+        await self._caches.unpack(id, chunks, self._streams)
+        self._bound_cache()
 
     async def prune(
         self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None, reserved: int = 0,

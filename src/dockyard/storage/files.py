@@ -43,9 +43,12 @@ def pack(root: int, path: str, name: str, *, follow: bool) -> Generator[bytes, N
     yield tar.END_OF_ARCHIVE
 
 
-def unpack(source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owner | None) -> None:
+def unpack(
+    source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owner | None, whole: bool = False
+) -> None:
     """Unpacks (compressed or not) below the directory ``base``. ``keep_kind``: a directory never replaces a file, nor the
-    reverse. ``owner``: (uid, gid) of all that is made; None: what the archive says."""
+    reverse. ``owner``: (uid, gid) of all that is made; None: what the archive says. ``whole``: the archive is of the
+    directory itself, whose mode and owner it has too."""
     plain = Plain(source)
     archive = StreamReader(plain.read, MAX_MEMBERS)
     times: list[tuple[str, int]] = []
@@ -55,6 +58,9 @@ def unpack(source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owne
             _place(root, f"{base.rstrip('/')}/{name}", base, header, archive, keep_kind=keep_kind, owner=owner)
             if header.type == tar.DIR:
                 times.append((f"{base.rstrip('/')}/{name}", header.mtime_ns))
+        elif whole and header.type == tar.DIR:
+            with safefs.parent_of(root, base) as (parent, leaf):
+                _metadata(parent, leaf, header, owner)
     while plain.read(PIECE):
         pass  # What follows the end marker is read, or the sender would see a broken pipe.
     for path, moment in reversed(times):
