@@ -6,7 +6,7 @@ from ..errors import Cancelled, Code, Conflict, Exhausted, Forbidden, InvalidPar
 
 __all__ = [
     "BAD_CACHE", "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
-    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "MOUNT_IN_USE",
+    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "FOREIGN_STEP", "MOUNT_IN_USE",
     "NO_CACHE_PLACE", "NO_SUCH_BUILD", "NO_SUCH_MOUNT", "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING",
     "SESSION_LOST", "STEP_FAILED",
 ]  # fmt: skip
@@ -58,4 +58,11 @@ NO_SUCH_MOUNT = Code(
 )  # fmt: skip
 MOUNT_IN_USE = Code(
     "DY-BLD-022", Conflict, "cache mount {id} is in use", hint="try again when the build that uses it has ended"
+)  # fmt: skip
+FOREIGN_STEP = Code(
+    "DY-BLD-023", System,
+    "cannot run step {step}: exec format error: its programs are for {platform}, and this {host} machine has no emulator "
+    "registered for them",
+    hint="apt-get install qemu-user-static binfmt-support registers emulators; without one, build on this machine's platform "
+    "(FROM --platform=$BUILDPLATFORM), cross-compile by $TARGETARCH, and COPY --from into the target's image",
 )  # fmt: skip

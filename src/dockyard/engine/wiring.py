@@ -40,6 +40,7 @@ from dockyard.engine.settings import Defaults
 from dockyard.engine.store import Store
 from dockyard.engine.system import MIN_API_VERSION, HostReport, System
 from dockyard.errors import NotFound
+from dockyard.kernel import binfmt
 from dockyard.model import new_id
 from dockyard.network import Controller, NetworkSettings
 from dockyard.oci import Digest
@@ -138,7 +139,7 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     )
     shelf = BuildShelf(storage, transfer, bases)
     hostname, here = platform.node(), host_platform(platform.machine())
-    facts_of_host = HostFacts(engine_id, hostname, here, lambda: _host_gateway(controller))
+    facts_of_host = HostFacts(engine_id, hostname, here, lambda: _host_gateway(controller), binfmt.emulated)
     door = BuildKitDoor(
         builder, shelf, facts_of_host, spool_directory=builder.spool, socket_directory=settings.run_dir / "ssh"
     )

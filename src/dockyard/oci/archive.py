@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from . import v1
-from .attestations import Attestation, attested_index
+from .attestations import Attestation, Described, image_index
 from .digest import Digest, sha256_of
 from .documents import (
     INDEX_TYPES,
@@ -230,13 +230,15 @@ def blob_path(digest: str) -> str:
 @dataclass(frozen=True, slots=True)
 class SavedImage:
     """What save needs of an image: config bytes, (diff ID, size of the plain tar) of each layer, names to write. With
-    attestations its names lead to an index of the image and of what is attested about it."""
+    attestations, or ``others`` for other platforms, its names lead to an index; the docker archive's own list has this
+    image alone."""
 
     config: bytes
     layers: tuple[tuple[Digest, int], ...]
     names: tuple[tuple[str, str], ...]  # (full reference, familiar reference)
     created_ns: int
     attestations: tuple[Attestation, ...] = ()
+    others: tuple[SavedImage, ...] = ()
 
 
 def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
@@ -246,15 +248,17 @@ def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
     descriptors: list[dict[str, Any]] = []
     repositories: dict[str, dict[str, str]] = {}
     for image in images:
-        config_digest = sha256_of(image.config)
-        documents[blob_path(config_digest)] = (image.config, image.created_ns)
-        manifest = _manifest_of(image, config_digest)
-        digest = sha256_of(manifest)
-        documents[blob_path(digest)] = (manifest, 0)
-        descriptor: dict[str, Any] = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(manifest)}
-        if image.attestations:
-            descriptor, attested = attested_index(image.config, [name for _, name in image.names], image.attestations, descriptor)
-            documents |= {blob_path(sha256_of(blob)): (blob, 0) for blob in attested}
+        described = []
+        for each in (image, *image.others):
+            manifest = _manifest_of(each, sha256_of(each.config))
+            documents[blob_path(sha256_of(each.config))] = (each.config, each.created_ns)
+            documents[blob_path(sha256_of(manifest))] = (manifest, 0)
+            row = {"mediaType": OCI_MANIFEST, "digest": sha256_of(manifest), "size": len(manifest)}
+            described.append(Described(each.config, row, each.attestations))
+        descriptor: dict[str, Any] = dict(described[0].manifest)
+        if image.others or image.attestations:
+            descriptor, made = image_index(described, [name for _, name in image.names])
+            documents |= {blob_path(sha256_of(blob)): (blob, 0) for _, blob in made}
         for full, familiar in image.names:
             tag = full.rpartition(":")[2]
             descriptors.append({**descriptor, "annotations": {NAME_ANNOTATION: full, TAG_ANNOTATION: tag}})
@@ -263,7 +267,7 @@ def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
                 repositories.setdefault(familiar.rpartition(":")[0], {})[tag] = top
         if not image.names:
             descriptors.append(descriptor)
-        items.append(_item_of(image, config_digest))
+        items.append(_item_of(image, sha256_of(image.config)))
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": descriptors}
     documents["index.json"] = (msgspec.json.encode(index), 0)
     documents["manifest.json"] = (msgspec.json.encode(items), 0)

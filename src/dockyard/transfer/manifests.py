@@ -247,7 +247,15 @@ def parse_config(raw: bytes, layers: int, ref: str) -> ImageConfig:
 
 def write_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> RawManifest:
     """Docker schema 2 if all layers are gzip in Docker's type, else OCI. Indented by 3, as distribution writes it."""
-    docker = all(layer.media_type == DOCKER_LAYER for layer in layers)
+    return _written(config, layers, docker=all(layer.media_type == DOCKER_LAYER for layer in layers))
+
+
+def write_oci_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> RawManifest:
+    """What an index of OCI's refers to."""
+    return _written(config, layers, docker=False)
+
+
+def _written(config: Descriptor, layers: Sequence[Descriptor], *, docker: bool) -> RawManifest:
     media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
     document = {
         "schemaVersion": 2,

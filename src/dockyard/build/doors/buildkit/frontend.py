@@ -16,12 +16,16 @@ from ...errors import BAD_OPTION
 from ...model import Request
 from .errors import NOT_SERVED
 
-__all__ = ["LOCAL_CONTEXT", "LOCAL_DOCKERFILE", "UPLOAD_PREFIX", "check_frontend", "request_of"]
+__all__ = [
+    "LOCAL_CONTEXT", "LOCAL_DOCKERFILE", "UPLOAD_PREFIX", "check_frontend", "for_platform", "normal_platform", "platforms_of",
+    "request_of",
+]  # fmt: skip
 
 LOCAL_CONTEXT, LOCAL_DOCKERFILE = "context", "dockerfile"
 UPLOAD_PREFIX = "http://buildkit-session/"
 """A context that the client feeds from its standard input."""
 OWN_FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile", "docker/dockerfile-upstream")
+MAX_PLATFORMS = 32
 NUMBERS = {
     "memory": "memory", "memswap": "memory_swap", "cpushares": "cpu_shares", "cpuperiod": "cpu_period",
     "cpuquota": "cpu_quota", "shm-size": "shm_size",
@@ -43,10 +47,9 @@ def request_of(
     opts: Mapping[str, str], *, entitlements: Sequence[str] = (), imports: Sequence[tuple[str, Mapping[str, str]]] = (),
     exports: Sequence[tuple[str, Mapping[str, str]]] = (), id: str = "",
 ) -> Request:  # fmt: skip
-    """Raises InvalidParameter, NotImplementedYet. Named contexts keep their specifiers; the main one is not in here."""
-    platforms = [item for item in opts.get("platform", "").split(",") if item]
-    if len(platforms) > 1:
-        raise NOT_SERVED(what="a build for several platforms at once")
+    """For the first platform (``for_platform`` makes the others). Raises InvalidParameter. Named contexts keep their
+    specifiers; the main one is not in here."""
+    platforms = platforms_of(opts)
     no_cache = opts.get("no-cache")
     remote = opts.get("context", "")
     request = Request(
@@ -73,6 +76,34 @@ def request_of(
     )
     numbers = {field: _number(name, opts[name]) for name, field in NUMBERS.items() if opts.get(name)}
     return msgspec.structs.replace(request, **numbers)
+
+
+def platforms_of(opts: Mapping[str, str]) -> list[str]:
+    """Those asked for, each once, in their order. Raises InvalidParameter."""
+    found = dict.fromkeys(normal_platform(item) for item in opts.get("platform", "").split(",") if item.strip())
+    if len(found) > MAX_PLATFORMS:
+        raise BAD_OPTION(text=f"more than {MAX_PLATFORMS} platforms")
+    return list(found)
+
+
+def normal_platform(text: str) -> str:
+    """As containerd writes it: the variant that an architecture has anyway is left out, arm's is never."""
+    parts = text.strip().lower().split("/")
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        raise BAD_OPTION(text=f"invalid platform {text[:100]!r}: OS/ARCHITECTURE[/VARIANT] is expected, such as linux/arm64")
+    if parts[1:] in (["arm64", "v8"], ["amd64", "v1"]):
+        parts.pop()
+    return "/".join([*parts, "v7"] if parts[1:] == ["arm"] else parts)
+
+
+def for_platform(request: Request, platform: str) -> Request:
+    """One of several builds. A linked context may have a result of its own for each (``NAME::PLATFORM``)."""
+    contexts = {name: value for name, value in request.contexts.items() if "::" not in name}
+    for name, value in request.contexts.items():
+        plain, _, wanted = name.partition("::")
+        if wanted == platform:
+            contexts[plain] = value
+    return msgspec.structs.replace(request, platform=platform, id=f"{request.id} {platform}", contexts=contexts)
 
 
 def _below(opts: Mapping[str, str], prefix: str) -> dict[str, str | None]:

@@ -19,7 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -32,18 +32,19 @@ from ... import plan
 from ...cachespec import parse_cache
 from ...dockerfile.parser import SyntaxProblem, parse
 from ...model import Request
+from ...progress import Sink
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
 from .contentstore import SessionStore, content_store
 from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED, TOO_MANY
 from .expected import expected
 from .failure import build_failure
-from .frontend import check_frontend, request_of
+from .frontend import check_frontend, for_platform, platforms_of, request_of
 from .ports import HostFacts, ImageShelf
 from .rpc import RpcError, as_status
 from .session import Agents, ClientSession, Sessions
 from .source import Place, SessionSource
-from .status import StatusLog
+from .status import StatusLog, labelled
 from .subrequests import answer, check
 
 __all__ = ["Builds", "Job", "Outcome", "definition_of", "reference_in"]
@@ -62,13 +63,24 @@ HUB_KEY = "https://index.docker.io/v1/"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one solve gave: an image's parts, or a subrequest's ``metadata``."""
+    """What one solve gave: an image's parts, or a subrequest's ``metadata``. With several platforms there is one outcome a
+    platform in ``parts``, and ``result`` is that of this machine's, or the first."""
 
     id: str
     result: Result | None
     metadata: Mapping[str, bytes]
     request: Request | None = None
     dockerfile: bytes = b""
+    parts: tuple[Outcome, ...] = ()
+
+    @property
+    def each(self) -> tuple[Outcome, ...]:
+        """One a platform."""
+        return self.parts or (self,)
+
+    @property
+    def platform(self) -> str:
+        return self.request.platform if self.request is not None else ""
 
 
 class BuildSession:
@@ -89,7 +101,7 @@ class BuildSession:
 
 @dataclass(eq=False)
 class Job:
-    """``returned`` is what LLBBridge.Return brought: a reference ID ("" for nothing) or the client's error."""
+    """``returned`` is what LLBBridge.Return brought: reference IDs (none for nothing) or the client's error."""
 
     id: str
     asked: control_pb2.SolveRequest
@@ -101,13 +113,15 @@ class Job:
     attrs: dict[str, str] = field(default_factory=dict)
     documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """(predicate type, predicate) by digest; what the build attests."""
+    packages: dict[str, bytes] = field(default_factory=dict)
+    """The SBOM of each outcome that wants one."""
     response: dict[str, str] = field(default_factory=dict)
     error: RpcError | None = None
     pinned: bool = False
     generation: int = 0
 
     def __post_init__(self) -> None:
-        self.returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.returned: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self.attrs = dict(self.asked.frontend_attrs)
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._lent: set[str] = set()
@@ -135,7 +149,7 @@ class Job:
         finally:
             task.cancel()
             self._tasks.discard(task)
-        self.outcomes[outcome.id] = outcome
+        self.outcomes |= {each.id: each for each in (outcome, *outcome.parts)}
         return outcome
 
     def outcome(self, id: str) -> Outcome:
@@ -144,6 +158,16 @@ class Job:
             return self.outcomes[id]
         except KeyError:
             raise NO_SUCH_REF(id=id[:100]) from None
+
+    def joined(self, ids: Sequence[str]) -> Outcome | None:
+        """What is to be exported, of what the client returned. Raises NotFound."""
+        found = [self.outcome(id) for id in ids]
+        return self.together(found) if len(found) > 1 else found[0] if found else None
+
+    def together(self, parts: Sequence[Outcome]) -> Outcome:
+        """Outcomes for several platforms as one."""
+        first = next((each for each in parts if each.platform == self.builds.facts.platform), parts[0])
+        return replace(first, id=_new_id(), parts=tuple(parts))
 
     async def finish(self, error: BaseException | None) -> None:
         if error is not None:
@@ -182,16 +206,30 @@ class Job:
             if name := opts.get("requestid"):
                 return Outcome(_new_id(), None, await answer(name, text, request, source, self.builds.builder), request)
             await check(text, request, source, self.status.sink)
-            result = await self.builds.builder.build(
-                request, source, BuildSession(session, agents), self.status.sink, register=False
-            )
-            self._hold(result)
-            outcome = Outcome(_new_id(), result, {"containerimage.config": result.config}, request, text)
-            self.builds.remember(outcome)
-            return outcome
+            platforms = platforms_of(opts)
+            port = BuildSession(session, agents)
+            if len(platforms) < 2:
+                return await self._one(request, text, source, port, self.status.sink)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._one(
+                        for_platform(request, each), text, source, port, labelled(self.status.sink, each)
+                    )) for each in platforms
+                ]  # fmt: skip
+            return self.together([task.result() for task in tasks])
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
         finally:
             await agents.aclose()
             await source.close()
+
+    async def _one(self, request: Request, text: bytes, source: SessionSource, session: BuildSession, sink: Sink) -> Outcome:
+        """For one platform."""
+        result = await self.builds.builder.build(request, source, session, sink, register=False)
+        self._hold(result)
+        outcome = Outcome(_new_id(), result, {"containerimage.config": result.config}, request, text)
+        self.builds.remember(outcome)
+        return outcome
 
     async def export_cache(self, outcome: Outcome) -> dict[str, str]:
         """What the build's --cache-to asks for; the exporter's response. Raises what the cache's place raises."""
@@ -200,7 +238,7 @@ class Job:
         session = await self.session()
         async with aclosing(Agents(session, self.builds.socket_directory)) as agents:
             return await self.builds.builder.export_cache(
-                outcome.request, [outcome.result], BuildSession(session, agents), self.status.sink
+                outcome.request, [each.result for each in outcome.each if each.result], BuildSession(session, agents), self.status.sink
             )
 
     def _hold(self, result: Result) -> None:
@@ -237,6 +275,13 @@ class Job:
                 entry = {"username": user, "password": secret} if user else {"identitytoken": secret}
                 auths[HUB_KEY if host == "docker.io" else host] = {**entry, "serveraddress": host}
         return auths
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What failed, rather than what was cancelled for it."""
+    plain = [each for each in failures.exceptions if not isinstance(each, asyncio.CancelledError)]
+    first = (plain or list(failures.exceptions))[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _images_of(text: bytes, request: Request, platform: str) -> set[str]:

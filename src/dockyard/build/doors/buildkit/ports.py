@@ -8,9 +8,10 @@ from typing import Protocol
 
 from dockyard.oci.attestations import Attestation
 
+from ...ports import Written
 from ...service import Result
 
-__all__ = ["HostFacts", "ImageShelf", "PushProgress"]
+__all__ = ["HostFacts", "ImageShelf", "Package", "PushProgress"]
 
 PushProgress = Callable[[str, int, int, bool], None]
 """(what, current, total, done)"""
@@ -18,12 +19,22 @@ PushProgress = Callable[[str, int, int, bool], None]
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """``gateway`` gives the address that ``host-gateway`` stands for, "" when there is none."""
+    """``gateway`` gives the address that ``host-gateway`` stands for, "" when there is none; ``emulated`` the platforms that
+    are not this machine's and whose programs run all the same."""
 
     id: str
     hostname: str
     platform: str
     gateway: Callable[[], str] = str
+    emulated: Callable[[], tuple[str, ...]] = tuple
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An image of what is exported, with what is attested about it."""
+
+    result: Result
+    attestations: tuple[Attestation, ...] = ()
 
 
 class ImageShelf(Protocol):
@@ -40,10 +51,15 @@ class ImageShelf(Protocol):
 
     def take_back(self, reference: str) -> None: ...
 
-    def save(
-        self, result: Result, names: Sequence[str], attestations: Sequence[Attestation]
-    ) -> AsyncGenerator[bytes, None]:
-        """The archive that ``docker save`` makes (OCI layout and docker archive in one), under these names."""
+    def save(self, packages: Sequence[Package], names: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """The archive that ``docker save`` makes (OCI layout and docker archive in one), under these names: of one image, or
+        of an index of several platforms, whose first alone is in the docker archive's list."""
+        ...
+
+    async def push_index(
+        self, name: str, packages: Sequence[Package], auth: Mapping[str, str], progress: PushProgress
+    ) -> Written:
+        """An index of these images and of what is attested about them; what the name leads to from now on."""
         ...
 
     async def push(self, name: str, auth: Mapping[str, str], progress: PushProgress) -> str:
