@@ -62,7 +62,7 @@ MOUNT_IN_USE = Code(
 FOREIGN_STEP = Code(
     "DY-BLD-023", System,
     "cannot run step {step}: exec format error: its programs are for {platform}, and this {host} machine has no emulator "
-    "registered for them",
+    "registered for them (apt-get install qemu-user-static binfmt-support)",
     hint="apt-get install qemu-user-static binfmt-support registers emulators; without one, build on this machine's platform "
     "(FROM --platform=$BUILDPLATFORM), cross-compile by $TARGETARCH, and COPY --from into the target's image",
 )  # fmt: skip

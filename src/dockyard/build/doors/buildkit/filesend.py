@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ async def send_file(
     headers += [(f"exporter-md-{key}", value) for key, value in metadata.items() if value.isascii()]
     sent, told = 0, 0.0
     try:
-        async with session.channel.open(DIFF_COPY, headers) as exchange:
+        async with session.channel.open(DIFF_COPY, headers) as exchange, _reasons(exchange):
             buffer = bytearray()
             async for piece in pieces:
                 buffer += piece
@@ -66,6 +67,17 @@ async def send_file(
         raise EXPORT_FAILED(cause="the client ended the transfer") from None
     except RpcError as error:
         raise EXPORT_FAILED(cause=error.message) from None
+
+
+@asynccontextmanager
+async def _reasons(exchange: Exchange) -> AsyncIterator[None]:
+    """A client that ends a transfer early has said why in its status. Raises RpcError then, StreamLost else."""
+    try:
+        yield
+    except StreamLost:
+        with suppress(StreamLost):
+            await exchange.recv()
+        raise
 
 
 Roots = Sequence[tuple[str, int]]
