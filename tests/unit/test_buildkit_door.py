@@ -297,7 +297,7 @@ async def test_foreign_llb_and_frontends_are_refused_clearly(rig: Rig) -> None:
     with pytest.raises(RpcError, match="LLB"):
         await client.channel.ask(f"{CONTROL}Solve", plain, control_pb2.SolveResponse)
     other = control_pb2.SolveRequest(ref="fe", session=client.id, frontend="gateway.v0", frontend_attrs={"source": "x/y"})
-    with pytest.raises(RpcError, match="'x/y' is not implemented"):
+    with pytest.raises(RpcError, match="x/y is not implemented"):
         await client.channel.ask(f"{CONTROL}Solve", other, control_pb2.SolveResponse)
     with pytest.raises(RpcError, match="NewContainer is not implemented"):
         await client.channel.ask(f"{BRIDGE}NewContainer", rpc_pb2.Empty(), rpc_pb2.Empty)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from ..errors import Cancelled, Code, Conflict, Exhausted, Forbidden, InvalidParameter, NotFound, System
+from ..errors import (
+    Cancelled,
+    Code,
+    Conflict,
+    Exhausted,
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    NotImplementedYet,
+    System,
+)
 
 __all__ = [
     "BAD_CACHE", "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
-    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "FOREIGN_STEP", "MOUNT_IN_USE",
-    "NO_CACHE_PLACE", "NO_SUCH_BUILD", "NO_SUCH_MOUNT", "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING",
-    "SESSION_LOST", "STEP_FAILED",
+    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "FOREIGN_FRONTEND",
+    "FOREIGN_STEP", "MOUNT_IN_USE", "NO_CACHE_PLACE", "NO_SUCH_BUILD", "NO_SUCH_MOUNT", "NO_SUCH_STAGE", "NO_SUCH_USER",
+    "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
 ]  # fmt: skip
 
 BAD_DOCKERFILE = Code("DY-BLD-001", InvalidParameter, "{text}")
@@ -65,4 +75,10 @@ FOREIGN_STEP = Code(
     "registered for them (apt-get install qemu-user-static binfmt-support)",
     hint="apt-get install qemu-user-static binfmt-support registers emulators; without one, build on this machine's platform "
     "(FROM --platform=$BUILDPLATFORM), cross-compile by $TARGETARCH, and COPY --from into the target's image",
+)  # fmt: skip
+FOREIGN_FRONTEND = Code(
+    "DY-BLD-024", NotImplementedYet,
+    "the build frontend {name}{where} is not implemented by Dockyard: the Dockerfile's own is (docker/dockerfile in every "
+    "version, from any mirror); drop the line if the file is a plain Dockerfile, else build it with BuildKit itself "
+    "(docker buildx create --driver docker-container --use)",
 )  # fmt: skip

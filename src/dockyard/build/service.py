@@ -30,7 +30,8 @@ from .caches import CacheMounts
 from .context import ContextLimits
 from .dockerfile.parser import Dockerfile, SyntaxProblem, parse
 from .dockerfile.suggest import explain
-from .errors import BAD_DOCKERFILE, BAD_OPTION, BUILD_CANCELLED, NO_SUCH_BUILD
+from .dockerfile.syntax import asked_frontend, is_dockerfiles
+from .errors import BAD_DOCKERFILE, BAD_OPTION, BUILD_CANCELLED, FOREIGN_FRONTEND, NO_SUCH_BUILD
 from .image import image_id, squashed
 from .model import BaseImage, Graph, Request
 from .mounts import Mounts
@@ -185,6 +186,9 @@ class Builder:
         try:
             return await asyncio.to_thread(parse, raw) if len(raw) > BIG_DOCKERFILE else parse(raw)
         except SyntaxProblem as problem:
+            asked, line = asked_frontend(raw)
+            if asked and not is_dockerfiles(asked):  # no wonder
+                raise FOREIGN_FRONTEND(name=asked[:200], where=f", which {request.dockerfile}:{line} asks for,") from None
             lines = tuple(raw.decode("utf-8", "replace").splitlines())
             raise BAD_DOCKERFILE(text=explain(problem, request.dockerfile, lines)) from None
 

@@ -12,19 +12,18 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ...cachespec import cache_text
-from ...errors import BAD_OPTION
+from ...dockerfile.syntax import asked_frontend, is_dockerfiles
+from ...errors import BAD_OPTION, FOREIGN_FRONTEND
 from ...model import Request
-from .errors import NOT_SERVED
 
 __all__ = [
-    "LOCAL_CONTEXT", "LOCAL_DOCKERFILE", "UPLOAD_PREFIX", "check_frontend", "for_platform", "normal_platform", "platforms_of",
-    "request_of",
+    "LOCAL_CONTEXT", "LOCAL_DOCKERFILE", "UPLOAD_PREFIX", "check_frontend", "check_syntax", "for_platform", "normal_platform",
+    "platforms_of", "request_of",
 ]  # fmt: skip
 
 LOCAL_CONTEXT, LOCAL_DOCKERFILE = "context", "dockerfile"
 UPLOAD_PREFIX = "http://buildkit-session/"
 """A context that the client feeds from its standard input."""
-OWN_FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile", "docker/dockerfile-upstream")
 MAX_PLATFORMS = 32
 NUMBERS = {
     "memory": "memory", "memswap": "memory_swap", "cpushares": "cpu_shares", "cpuperiod": "cpu_period",
@@ -35,12 +34,18 @@ NUMBERS = {
 def check_frontend(name: str, opts: Mapping[str, str]) -> None:
     """``dockerfile.v0``, or a frontend image that is Docker's own (we speak its language ourselves). Raises
     NotImplementedYet."""
-    if name == "dockerfile.v0":
-        return
-    source = opts.get("source", "")
-    if name == "gateway.v0" and source.partition(":")[0].partition("@")[0] in OWN_FRONTENDS:
-        return
-    raise NOT_SERVED(what=f"the build frontend {source or name!r}")
+    source = opts.get("source", "") if name == "gateway.v0" else opts.get("build-arg:BUILDKIT_SYNTAX", "")
+    if source and not is_dockerfiles(source):
+        raise FOREIGN_FRONTEND(name=source[:200], where="")
+    if name not in ("dockerfile.v0", "gateway.v0") or (name == "gateway.v0" and not source):
+        raise FOREIGN_FRONTEND(name=repr(name[:100]), where="")
+
+
+def check_syntax(text: bytes, name: str, opts: Mapping[str, str]) -> None:
+    """The file itself may ask for another frontend. Raises NotImplementedYet."""
+    found, line = asked_frontend(text)
+    if found and not opts.get("build-arg:BUILDKIT_SYNTAX") and not is_dockerfiles(found):
+        raise FOREIGN_FRONTEND(name=found[:200], where=f", which {name}:{line} asks for,")
 
 
 def request_of(

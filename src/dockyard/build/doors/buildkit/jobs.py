@@ -31,15 +31,16 @@ from dockyard.oci.reference import parse_reference
 from ... import plan
 from ...cachespec import parse_cache
 from ...dockerfile.parser import SyntaxProblem, parse
+from ...errors import FOREIGN_FRONTEND
 from ...model import Request
 from ...progress import Sink
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
 from .contentstore import SessionStore, content_store
-from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED, TOO_MANY
+from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, TOO_MANY
 from .expected import expected
 from .failure import build_failure
-from .frontend import check_frontend, for_platform, platforms_of, request_of
+from .frontend import check_frontend, check_syntax, for_platform, platforms_of, request_of
 from .ports import HostFacts, ImageShelf
 from .rpc import RpcError, as_status
 from .session import Agents, ClientSession, Sessions
@@ -200,6 +201,7 @@ class Job:
                 exports=[(row.type, row.attrs) for row in self.asked.cache.exports],
             )  # fmt: skip
             text = await source.dockerfile(request.dockerfile)
+            check_syntax(text, request.dockerfile, opts)
             self.status.source = lambda: source_info(request.dockerfile, text)
             source.expect(expected(text, request.target, request.contexts))
             request = msgspec.structs.replace(request, auths=await self._auths(session, text, request))
@@ -322,7 +324,7 @@ def reference_in(definition: llb_pb2.Definition) -> str:
             continue
         if identifier.startswith(SCHEME):
             return identifier.removeprefix(SCHEME)
-    raise NOT_SERVED(what="solving LLB (a build frontend other than the Dockerfile's)")
+    raise FOREIGN_FRONTEND(name="that made this LLB", where="")
 
 
 class Builds:
