@@ -67,6 +67,8 @@ def test_flags_become_the_options_of_the_frontend(folder: Path, monkeypatch: pyt
     assert found.cache_to == [("registry", {"ref": "r/x:2", "mode": "max"})]
     assert [(each.kind, each.attrs, each.dest) for each in found.outputs] == [("moby", {"name": "r/x:3", "push": "true"}, "")]
     assert wish(folder, "--no-cache").opts["no-cache"] == ""
+    noted = wish(folder, "--annotation", "a:b=c", "--annotation", "index:k=v", "--annotation", "manifest[linux/arm64]:k=v")
+    assert noted.outputs[0].attrs == {"annotation.a:b": "c", "annotation-index.k": "v", "annotation-manifest[linux/arm64].k": "v"}
     assert [each.unpack for each in wish(folder, "-o", "out").outputs] == [True]
 
 

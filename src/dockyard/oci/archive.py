@@ -228,6 +228,21 @@ def blob_path(digest: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotations:
+    """Of an image's manifest, of the row that an index has for it, and of that index."""
+
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    descriptor: Mapping[str, str] = field(default_factory=dict)
+    index: Mapping[str, str] = field(default_factory=dict)
+
+    def row(self, described: Mapping[str, Any]) -> dict[str, Any]:
+        return {**described, **({"annotations": dict(self.descriptor)} if self.descriptor else {})}
+
+
+NO_ANNOTATIONS = Annotations()
+
+
+@dataclass(frozen=True, slots=True)
 class SavedImage:
     """What save needs of an image: config bytes, (diff ID, size of the plain tar) of each layer, names to write. With
     attestations, or ``others`` for other platforms, its names lead to an index; the docker archive's own list has this
@@ -239,6 +254,7 @@ class SavedImage:
     created_ns: int
     attestations: tuple[Attestation, ...] = ()
     others: tuple[SavedImage, ...] = ()
+    annotations: Annotations = NO_ANNOTATIONS
 
 
 def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
@@ -253,15 +269,16 @@ def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
             manifest = _manifest_of(each, sha256_of(each.config))
             documents[blob_path(sha256_of(each.config))] = (each.config, each.created_ns)
             documents[blob_path(sha256_of(manifest))] = (manifest, 0)
-            row = {"mediaType": OCI_MANIFEST, "digest": sha256_of(manifest), "size": len(manifest)}
+            row = each.annotations.row({"mediaType": OCI_MANIFEST, "digest": sha256_of(manifest), "size": len(manifest)})
             described.append(Described(each.config, row, each.attestations))
         descriptor: dict[str, Any] = dict(described[0].manifest)
-        if image.others or image.attestations:
-            descriptor, made = image_index(described, [name for _, name in image.names])
+        if image.others or image.attestations or image.annotations.index:
+            descriptor, made = image_index(described, [name for _, name in image.names], image.annotations.index)
             documents |= {blob_path(sha256_of(blob)): (blob, 0) for _, blob in made}
         for full, familiar in image.names:
             tag = full.rpartition(":")[2]
-            descriptors.append({**descriptor, "annotations": {NAME_ANNOTATION: full, TAG_ANNOTATION: tag}})
+            kept = descriptor.get("annotations") or {}
+            descriptors.append({**descriptor, "annotations": {**kept, NAME_ANNOTATION: full, TAG_ANNOTATION: tag}})
             if image.layers:
                 top = image.layers[-1][0].partition(":")[2]
                 repositories.setdefault(familiar.rpartition(":")[0], {})[tag] = top
@@ -287,6 +304,7 @@ def _manifest_of(image: SavedImage, config_digest: Digest) -> bytes:
             "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": len(image.config)
         },
         "layers": [_layer_descriptor(diff_id, size) for diff_id, size in image.layers],
+        **({"annotations": dict(image.annotations.manifest)} if image.annotations.manifest else {}),
     })  # fmt: skip
 
 

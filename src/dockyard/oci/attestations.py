@@ -44,7 +44,9 @@ class Described:
     attestations: Sequence[Attestation] = ()
 
 
-def image_index(images: Sequence[Described], names: Sequence[str]) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+def image_index(
+    images: Sequence[Described], names: Sequence[str], annotations: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     """An index of images, one a platform, each followed by what is attested about it. Its descriptor, and the documents
     that are new as (media type, bytes), the index last. ``names``: what the statements call the images. Deterministic."""
     rows: list[dict[str, Any]] = []
@@ -56,7 +58,8 @@ def image_index(images: Sequence[Described], names: Sequence[str]) -> tuple[dict
             row, made = _attested(image, names)
             rows.append(row)
             documents += made
-    index = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": rows})
+    extra = {"annotations": dict(annotations)} if annotations else {}
+    index = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": rows, **extra})
     return _descriptor(OCI_INDEX, index), [*documents, (OCI_INDEX, index)]
 
 

@@ -129,6 +129,26 @@ async def test_one_platform_with_attestations_is_pushed_as_an_index(builder: Bui
     assert not any("error" in message for message in pulled), pulled[-1]
 
 
+async def test_annotations_are_where_they_were_asked_for(builder: BuildClient, tmp_path: Path, registry: str) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    attrs = {
+        "name": f"{registry}/noted:1", "push": "true", "annotation.a": "all", "annotation-manifest[linux/arm64].b": "arm",
+        "annotation-index.c": "top", "annotation-manifest-descriptor[linux/amd64].d": "row",
+    }  # fmt: skip
+    async with client(builder, tmp_path) as made:
+        await made.build(BOTH, [("moby", attrs)])
+        await made.build({}, [("moby", {"name": f"{registry}/noted:2", "push": "true", "annotation.a": "one"})])
+        with pytest.raises(RpcError, match="not implemented"):
+            await made.build({}, [("moby", {"annotation-planet.a": "x"})])
+    reader = Reader(builder.engine, registry)
+    index = reader.get("noted/manifests/1")
+    assert index["annotations"] == {"c": "top"}
+    assert [row.get("annotations") for row in index["manifests"]] == [{"d": "row"}, None]
+    manifests = [reader.get(f"noted/manifests/{row['digest']}") for row in index["manifests"]]
+    assert [each["annotations"] for each in manifests] == [{"a": "all"}, {"a": "all", "b": "arm"}]
+    assert reader.get("noted/manifests/2")["annotations"] == {"a": "one"}, "one image needs no index"
+
+
 async def test_a_foreign_program_says_what_is_missing(builder: BuildClient, tmp_path: Path) -> None:
     if "linux/arm64" in binfmt.emulated():
         pytest.skip("this host runs programs of arm64")

@@ -170,8 +170,9 @@ def _cache(word: str, side: str) -> tuple[str, Attrs]:
 def _outputs(options: Options) -> list[Output]:
     names = {"name": ",".join(options.all("tag"))} if options.all("tag") else {}
     push = {"push": "true"} if options.on("push") else {}
+    names |= dict(_annotation(word) for word in options.all("annotation"))
     found = [_output(word, names, push) for word in options.all("output")]
-    if push and not names and not any(each.kind == "moby" for each in found):
+    if push and not options.all("tag") and not any(each.kind == "moby" for each in found):
         raise UsageError("--push needs a name: -t REGISTRY/NAME:TAG")
     if push and not any(each.kind == "moby" for each in found):
         found.append(Output("moby", names | push))
@@ -194,6 +195,18 @@ def _output(word: str, names: Attrs, push: Attrs) -> Output:
     if kind in ("tar", "oci", "docker"):
         return Output(kind, (attrs if kind == "tar" else names | attrs), dest or "-")
     raise UsageError(f"--output type={kind}: image, registry, local, tar, oci and docker are known")
+
+
+def _annotation(word: str) -> tuple[str, str]:
+    """``[LEVEL[PLATFORM]:]KEY=VALUE`` as the exporter's attribute."""
+    key, equals, value = word.partition("=")
+    level, colon, name = key.partition(":")
+    plain = level.partition("[")[0]
+    if not equals or not key:
+        raise UsageError(f'invalid argument "{word}" for "--annotation" flag: KEY=VALUE, or index:KEY=VALUE')
+    if colon and plain in ("manifest", "manifest-descriptor", "index"):
+        return f"annotation-{level}.{name}", value
+    return f"annotation.{key}", value
 
 
 def _attestations(options: Options) -> Attrs:

@@ -25,6 +25,7 @@ FLAGS = {
     "build": """
     --add-host HOST:IP...  Add a line to /etc/hosts of steps
     --allow NAME...        Grant network.host or security.insecure
+    --annotation TEXT...   KEY=VALUE, or manifest|index:KEY=VALUE
     --attest ATTRS...      Attest: type=sbom or type=provenance
     --build-arg KEY=VALUE...  Build argument (KEY: from here)
     --build-context NAME=PLACE...  One more: DIRECTORY, URL, docker-image://REF
@@ -82,7 +83,8 @@ PATIENCE = 24 * 3600.0
 BUILD_FAILED = Code("DY-CLI-024", System, "{told}")
 NO_SUCH_CALL = Code("DY-CLI-025", InvalidParameter, "--call {name}: check, outline or targets are known")
 _SESSION_FLAGS = (
-    "allow", "attest", "build-context", "metadata-file", "no-cache-filter", "output", "provenance", "push", "sbom", "secret", "ssh",
+    "allow", "annotation", "attest", "build-context", "metadata-file", "no-cache-filter", "output", "provenance", "push",
+    "sbom", "secret", "ssh",
 )  # fmt: skip
 """What POST /build has no room for."""
 _REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")

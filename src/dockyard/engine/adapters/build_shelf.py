@@ -64,7 +64,7 @@ class BuildShelf:
         created = msgspec.json.decode(result.config).get("created") or ""
         return SavedImage(
             result.config, tuple((layer, self._store.layers.get(layer).size) for layer in layers), names,
-            parse_rfc3339(created), package.attestations,
+            parse_rfc3339(created), package.attestations, (), package.annotations,
         )  # fmt: skip
 
     async def push_index(
@@ -104,9 +104,13 @@ def _index_of(packages: Sequence[Package], name: str, blobs: Mapping[str, Descri
             wire.Descriptor(wire.to_oci(blobs[layer].media_type), blobs[layer].size, Digest(blobs[layer].digest))
             for layer in package.result.diff_ids
         ]
-        manifest = wire.write_oci_manifest(about, layers)
+        manifest = wire.write_oci_manifest(about, layers, package.annotations.manifest)
         written += [Written(OCI_CONFIG, config), Written(manifest.media_type, manifest.raw, manifest=True)]
-        row = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.raw)}
+        row = package.annotations.row(
+            {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.raw)}
+        )
         described.append(Described(config, row, package.attestations))
-    _, made = image_index(described, [name])
+    if len(packages) == 1 and packages[0].alone:
+        return written
+    _, made = image_index(described, [name], packages[0].annotations.index)
     return written + [Written(kind, raw, manifest=kind in (OCI_MANIFEST, OCI_INDEX)) for kind, raw in made]

@@ -23,6 +23,7 @@ from ...provenance import predicate
 from ...sbom import PREDICATE_TYPE as SBOM
 from ...sbom import find_packages, spdx
 from ...service import Result
+from .annotations import annotations_of
 from .errors import NOT_SERVED
 from .jobs import Job, Outcome
 from .ports import Package
@@ -75,11 +76,15 @@ def tell_where(job: Job, *, push: bool) -> None:
         job.status.sink(Warned(text))
 
 
-async def packages(job: Job, outcome: Outcome) -> list[Package]:
-    """The images of an outcome, this machine's first, with what was asked to be attested about them."""
+async def packages(job: Job, outcome: Outcome, attrs: Mapping[str, str]) -> list[Package]:
+    """The images of an outcome, this machine's first, with what was asked to be attested about them, and with the
+    annotations among the exporter's attributes."""
     each = [(part, part.result) for part in outcome.each if part.result is not None]
     each.sort(key=lambda pair: pair[0].platform != outcome.platform)
-    return [Package(result, tuple(await asked_for(job, part))) for part, result in each]
+    return [
+        Package(result, tuple(await asked_for(job, part)), annotations_of(attrs, part.platform or job.builds.facts.platform))
+        for part, result in each
+    ]
 
 
 async def asked_for(job: Job, outcome: Outcome) -> list[Attestation]:

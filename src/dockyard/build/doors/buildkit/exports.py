@@ -13,6 +13,7 @@ from dockyard.oci.digest import sha256_of
 from ...progress import Progress, VertexDone, VertexQueued, VertexStarted, Warned
 from ...proto import control_pb2
 from ...service import Result
+from .annotations import is_annotation
 from .attests import packages, sbom, tell_where
 from .errors import BAD_REQUEST, NOT_SERVED
 from .filesend import archive_of, send_file, send_tree
@@ -58,7 +59,7 @@ def _check(kind: str, attrs: Mapping[str, str]) -> None:
     if kind not in EXPORTERS:
         raise NOT_SERVED(what=f"the exporter {kind[:100]!r}")
     for name, value in attrs.items():
-        if name not in HARMLESS and value:
+        if name not in HARMLESS and value and not is_annotation(name):
             raise NOT_SERVED(what=f"the attribute {name[:100]!r} of the exporter {kind!r}")
     if kind in ("oci", "docker") and attrs.get("tar", "true") not in TRUE:
         raise NOT_SERVED(what="an image layout as a directory (tar=false)")
@@ -122,7 +123,7 @@ async def _image(export: _Export) -> dict[str, str]:
     if push:
         if not names:
             raise BAD_REQUEST(text="tag is needed when pushing to registry")
-        found = await packages(export.job, export.outcome)
+        found = await packages(export.job, export.outcome, export.attrs)
         for name in names:
             described |= await _push(export, name, found)
     return described
@@ -139,7 +140,7 @@ async def _push(export: _Export, name: str, found: Sequence[Package]) -> dict[st
         def progress(what: str, current: int, total: int, done: bool) -> None:
             export.job.status.sink(Progress(export.digest, what, current, total, time.time(), done))
 
-        if len(found) == 1 and not found[0].attestations:
+        if len(found) == 1 and found[0].alone and not found[0].annotations.manifest:
             await export.builds.images.push(name, auth, progress)
             return {}
         index = await export.builds.images.push_index(name, found, auth, progress)
@@ -169,7 +170,9 @@ async def _archive(export: _Export) -> dict[str, str]:
         raise BAD_REQUEST(text="docker exporter does not currently support exporting manifest lists: -o type=oci does")
     async with export.vertex(f"exporting to {export.kind} image format"):
         response = _described(export.result.image, tuple(export.names), export.result)
-        found = await packages(export.job, export.outcome) if export.kind == "oci" else [Package(export.result)]
+        found = [Package(export.result)]
+        if export.kind == "oci":
+            found = await packages(export.job, export.outcome, export.attrs)
         async with aclosing(images.save(found, export.names)) as pieces:
             await send_file(await export.job.session(), export.index, pieces, response, export.report("sending tarball"))
         export.done("sending tarball")

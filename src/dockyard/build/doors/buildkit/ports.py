@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dockyard.oci.archive import NO_ANNOTATIONS, Annotations
 from dockyard.oci.attestations import Attestation
 
 from ...ports import Written
@@ -35,6 +36,12 @@ class Package:
 
     result: Result
     attestations: tuple[Attestation, ...] = ()
+    annotations: Annotations = NO_ANNOTATIONS
+
+    @property
+    def alone(self) -> bool:
+        """Can go without an index."""
+        return not self.attestations and not self.annotations.index and not self.annotations.descriptor
 
 
 class ImageShelf(Protocol):
@@ -59,7 +66,8 @@ class ImageShelf(Protocol):
     async def push_index(
         self, name: str, packages: Sequence[Package], auth: Mapping[str, str], progress: PushProgress
     ) -> Written:
-        """An index of these images and of what is attested about them; what the name leads to from now on."""
+        """An index of these images and of what is attested about them, or the one image that needs none; what the name leads
+        to from now on."""
         ...
 
     async def push(self, name: str, auth: Mapping[str, str], progress: PushProgress) -> str:
