@@ -150,6 +150,21 @@ def registry(engine: PrivateEngine, tmp_path: Path) -> Iterator[str]:
         yield host
 
 
+def test_a_plain_reference_is_a_cache_here_or_in_its_registry(builder: BuildClient, tmp_path: Path, registry: str) -> None:
+    place = write(tmp_path / "c", Dockerfile="FROM busybox\nRUN date +%s%N > /t\n")
+    name = f"{registry}/plain:1"
+    words = ("--cache-to", "type=inline", "--progress", "plain", place)
+    first = dockyard(builder, "-t", name, "--push", "--iidfile", str(tmp_path / "id"), *words)
+    assert first.returncode == 0, first.stderr
+    here = dockyard(builder, "--cache-from", name, "--iidfile", str(tmp_path / "id1"), *words)
+    assert (tmp_path / "id1").read_text() == (tmp_path / "id").read_text(), here.stderr
+    builder.client.request("DELETE", f"/images/{name}", {"force": "1"})
+    builder.client.request("POST", "/build/prune", {"all": "1"})
+    there = dockyard(builder, "--cache-from", name, "--iidfile", str(tmp_path / "id2"), *words)
+    assert (tmp_path / "id2").read_text() == (tmp_path / "id").read_text(), there.stdout
+    assert b"importing cache manifest from" in there.stdout
+
+
 def test_a_push_of_two_platforms_with_attestations(builder: BuildClient, tmp_path: Path, registry: str) -> None:
     place = write(tmp_path / "c", Dockerfile="FROM scratch\nCOPY Dockerfile /\n")
     done = dockyard(

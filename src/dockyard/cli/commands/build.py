@@ -12,7 +12,7 @@ from dockyard.cli.flags import Options, Refusal, UsageError
 from dockyard.cli.request.values import size
 from dockyard.cli.shell import Shell
 from dockyard.client import quote
-from dockyard.errors import Code, InvalidParameter, System
+from dockyard.errors import Code, InvalidParameter, NotFound, System
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,7 +95,7 @@ def build(shell: Shell, options: Options) -> int:
     call = "check" if options.on("check") else options.text("call")
     if call and call != "build":
         return _answer(shell, options, place, call)
-    if _needs_session(options):
+    if _needs_session(options) or _cached_elsewhere(shell, options):
         return _over_buildkit(shell, options, place)
     pairs, body = _input(options, place)
     query = "&".join(f"{name}={quote(value)}" for name, value in [*pairs, *_wishes(options)])
@@ -114,6 +114,17 @@ def _needs_session(options: Options) -> bool:
         or len([item for word in options.all("platform") for item in word.split(",") if item]) > 1
         or options.text("progress") == "rawjson"
     )
+
+
+def _cached_elsewhere(shell: Shell, options: Options) -> bool:
+    """POST /build takes the caches of images that are here, as moby's builder does; of others BuildKit asks the registry."""
+    for word in options.all("cache-from"):
+        if "=" not in word:
+            try:
+                shell.client.request("GET", f"/images/{quote(word)}/json")
+            except NotFound:
+                return True
+    return False
 
 
 def _over_buildkit(shell: Shell, options: Options, place: str) -> int:
