@@ -227,6 +227,11 @@ def test_the_file_is_buildkits_and_comes_back_whole() -> None:
         assert top.config.media_type == CONFIG_TYPE
 
 
+def test_a_cache_may_have_more_layers_than_an_image() -> None:
+    blobs = {f"sha256:{n:064x}": Descriptor(OCI_LAYER_GZIP, BLOB, 1) for n in range(2000)}
+    assert read_top(manifest_bytes(b"{}", blobs)[1]).config is not None
+
+
 @pytest.mark.parametrize(
     "document",
     [

@@ -36,6 +36,7 @@ from dockyard.oci.documents import (
     Descriptor,
     Index,
     Manifest,
+    check_descriptor,
     decode,
     parse_index,
     parse_manifest,
@@ -153,18 +154,15 @@ def read_top(raw: bytes) -> Top:
         index: Index = parse_index(raw)
         config = next((each for each in index.manifests if each.media_type == CONFIG_TYPE), None)
         return Top(config, None, tuple(each for each in index.manifests if not each.is_attestation))
-    manifest = parse_manifest(raw) if shape.layers is None or len(shape.layers) <= MAX_LAYERS else None
-    if manifest is None:
-        raise BAD_CACHE(cause=f"more than {MAX_LAYERS} layers")
-    if manifest.config.media_type == CONFIG_TYPE:
-        return Top(manifest.config)
-    return Top(None, manifest)
+    if shape.config is not None and shape.config.media_type == CONFIG_TYPE:  # may have more layers than an image
+        check_descriptor(shape.config)
+        return Top(shape.config)
+    return Top(None, parse_manifest(raw))
 
 
 class _Shape(msgspec.Struct, rename="camel"):
     media_type: str = ""
     config: Descriptor | None = None
-    layers: list[Descriptor] | None = None
     manifests: list[Any] | None = None
 
 

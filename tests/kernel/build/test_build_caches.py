@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dockyard.client import Client
-from dockyard.testing.engines import PrivateEngine
+from dockyard.testing import kit
+from dockyard.testing.engines import PrivateEngine, private_engine
 from dockyard.testing.registries import PASSWORD, USER, debian_registry, free_port
 
 from .conftest import BuildClient, Built, context, until_listening
-from .test_buildkit import client
+from .test_buildkit import Peer, client
 
 pytestmark = pytest.mark.root
 
@@ -117,3 +119,33 @@ def _build(builder: BuildClient, text: str, auths: dict[str, dict[str, str]], **
     }
     with Client(builder.engine.host, timeout=60) as api:
         return Built(list(api.objects("POST", "/build", query, context({"Dockerfile": text}), headers=headers)))
+
+
+async def test_buildkit_parses_our_caches_and_we_parse_its(builder: BuildClient, tmp_path: Path, engine: PrivateEngine) -> None:
+    """Neither finds a key of its own in the other's, and neither minds. dockerd's BuildKit (0.8) knows the index form only."""
+    folder, port = tmp_path / "context", free_port()
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(TEXT)
+    ours, theirs = f"127.0.0.1:{port}/ours:1", f"127.0.0.1:{port}/theirs:1"
+    (tmp_path / "registry").mkdir()
+    with debian_registry(tmp_path / "registry", port=port, inside=engine.inside):
+        until_listening(engine, port)
+        async with client(builder, folder, cache_to=[("registry", {"ref": ours, "mode": "max", "image-manifest": "false"})]) as made:
+            await made.build({}, [("moby", {})])
+    root = Path(tempfile.mkdtemp(prefix="peer-", dir="/tmp"))  # containerd's sockets need short paths
+    with private_engine("dockerd", root) as peer, debian_registry(tmp_path / "registry", port=port, inside=peer.inside):
+        until_listening(peer, port)
+        peer.docker("load", "-i", str(kit.archive(tmp_path / "kit.tar")))
+        async with client(Peer(peer), folder) as made:
+            made.cache_from, made.cache_to = [("registry", {"ref": ours})], [("inline", {})]
+            read = await made.build({"cache-imports": json.dumps([{"Type": "registry", "Attrs": {"ref": ours}}])}, [("moby", {"name": theirs})])
+            importing = next(vertex for name, vertex in read.vertexes().items() if name.startswith("importing cache manifest"))
+            assert importing.error == "", read.log
+            assert not any(vertex.cached for name, vertex in read.vertexes().items() if "RUN" in name)
+        pushed = peer.docker("push", theirs)
+        assert pushed.returncode == 0, pushed.stderr
+    with debian_registry(tmp_path / "registry", port=port, inside=engine.inside):
+        until_listening(engine, port)
+        async with client(builder, folder, cache_from=[("registry", {"ref": theirs})]) as made:
+            answer = await made.build({}, [("moby", {})])
+            assert "cannot be used" not in str([row.short for part in answer.status for row in part.warnings])
