@@ -114,6 +114,7 @@ class Builder:
         self._streams = ThreadPoolExecutor(STREAMS, "cache-mounts")
         self._builds: dict[str, _Build] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def spool(self) -> Path:
@@ -250,10 +251,13 @@ class Builder:
 
     @contextmanager
     def held(self, result: Result) -> Iterator[None]:
-        """The layers of a result stay, whatever is pruned meanwhile: for what is exported later."""
+        """The layers of a result stay, whatever is pruned meanwhile: for what is exported later. The limit of the cache
+        holds again afterwards."""
         with self._layers.lease() as lease:
             lease.hold([*result.diff_ids, *result.cache.layers()])
             yield
+        if not self._closed:
+            self._bound_cache()
 
     @asynccontextmanager
     async def root(self, result: Result) -> AsyncIterator[int]:
@@ -276,6 +280,7 @@ class Builder:
 
     async def close(self) -> None:
         """Ends what is being built, and waits for its cleanup."""
+        self._closed = True
         tasks = [build.task for build in self._builds.values()]
         for task in tasks:
             task.cancel()
