@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from dockyard.build.doors.buildkit import filesync
 from dockyard.build.doors.buildkit.filesend import send_file
 from dockyard.build.doors.buildkit.rpc import Channel, serve
 from dockyard.build.doors.buildkit.session import Agents, ClientSession
+from dockyard.build.doors.buildkit.spool import Shelf
 from dockyard.build.doors.buildkit.status import stamp
 from dockyard.build.proto import control_pb2
+from dockyard.build.tree import ROOT
 from dockyard.cli import flags
 from dockyard.cli.buildkit.files import followed, listed
 from dockyard.cli.buildkit.rows import Rows, raw
@@ -170,6 +173,30 @@ async def test_an_output_that_cannot_be_written_says_why_to_the_engine(tmp_path:
                 with pytest.raises(DockyardError, match=r"cannot write /nowhere/x\.tar: No such file"):
                     await send_file(ClientSession("s", channel), 0, pieces(), {}, lambda _size: None)
         finally:
+            for wire in (ours, theirs):
+                wire.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_every_file_of_a_large_directory_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for number in range(700):
+        (tmp_path / "c" / f"f{number}").write_text(str(number))
+    with ThreadPoolExecutor(2) as threads:
+        session = Session(Wish(directories={"context": tmp_path / "c"}), threads)
+        ours, theirs = await wire_pair()
+        channel = Channel(theirs)
+        tasks = [asyncio.ensure_future(serve(ours, session.routes())), asyncio.ensure_future(channel.run())]
+        shelf = Shelf(tmp_path)
+        try:
+            async with asyncio.timeout(30):
+                context = await filesync.receive(channel, filesync.Wanted("context"), shelf, "", threads)
+            tree = context.tree
+            found = {entry.path: b"".join(tree.read(entry)) for entry in tree.walk(tree.lookup("") or ROOT) if entry.path}
+            assert found == {f"f{number}": str(number).encode() for number in range(700)}
+            context.close()
+        finally:
+            shelf.close()
             for wire in (ours, theirs):
                 wire.close()
             await asyncio.gather(*tasks, return_exceptions=True)

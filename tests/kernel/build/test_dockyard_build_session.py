@@ -133,6 +133,11 @@ def test_progress_and_failures(builder: BuildClient, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in raw.stderr.splitlines() if line.startswith(b"{")]
     assert any("so far" in str(row) or "c28gZmFy" in str(row) for row in rows)
     assert raw.returncode == 1
+    (tmp_path / "c" / "odd").symlink_to("nowhere")
+    gone = dockyard(builder, "-f", "-", "-o", str(tmp_path / "never"), place, stdin=b"FROM scratch\nCOPY missing /m\n")
+    assert gone.returncode == 1
+    assert b"not found" in gone.stderr
+    assert b"Traceback" not in gone.stderr
     wrong = dockyard(builder, "--squash", "--secret", "id=x,env=HOME", place)
     assert b"--squash does not go together" in wrong.stderr
     for words in (("-o", "type=carrier-pigeon"), ("--secret", "nothing"), ("--build-context", "x=/nowhere"), ("--push",)):

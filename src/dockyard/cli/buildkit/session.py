@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,10 +78,16 @@ class Session:
         root = self.wish.directories.get(name)
         if root is None:
             raise RpcError(NOT_FOUND, f"no access allowed to dir {name!r}")
+        try:
+            await self._send_directory(call, root)
+        except OSError as error:
+            raise RpcError(FAILED_PRECONDITION, f"cannot read {error.filename or root}: {error.strerror}") from None
+
+    async def _send_directory(self, call: Call, root: Path) -> None:
         follow, exclude = call.metadata.get("followpaths", []), call.metadata.get("exclude-patterns", [])
         paths = []
         entries = listed(root, follow, exclude)
-        while batch := await self._thread(lambda: [entry for entry, _ in zip(entries, range(BATCH), strict=False)]):
+        while batch := await self._thread(lambda: list(islice(entries, BATCH))):
             for path, stat in batch:
                 paths.append(path)
                 await call.send(Packet(type=Packet.STAT, stat=stat))
