@@ -18,7 +18,7 @@ import pytest
 from dockyard.build.context import Context
 from dockyard.build.doors.buildkit.door import BuildKitDoor
 from dockyard.build.doors.buildkit.expected import expected
-from dockyard.build.doors.buildkit.frontend import request_of
+from dockyard.build.doors.buildkit.frontend import for_platform, platforms_of, request_of
 from dockyard.build.doors.buildkit.ports import HostFacts
 from dockyard.build.doors.buildkit.rpc import Channel, RpcError
 from dockyard.build.errors import RUN_FAILED
@@ -417,3 +417,20 @@ async def _history(client: BuildClient) -> list[control_pb2.BuildHistoryEvent]:
 async def _messages(exchange: Any) -> AsyncIterator[bytes]:
     while (data := await exchange.recv()) is not None:
         yield data
+
+
+def test_each_platform_gets_its_own_request() -> None:
+    opts = {
+        "platform": "linux/arm64/v8,linux/ARM,linux/amd64,linux/arm64", "context:base": "docker-image://all",
+        "context:base::linux/arm64": "docker-image://arms",
+    }  # fmt: skip
+    assert platforms_of(opts) == ["linux/arm64", "linux/arm/v7", "linux/amd64"]
+    whole = request_of(opts, id="job")
+    made = {each: for_platform(whole, each) for each in platforms_of(opts)}
+    assert {name: request.contexts for name, request in made.items()} == {
+        "linux/arm64": {"base": "docker-image://arms"}, "linux/arm/v7": {"base": "docker-image://all"},
+        "linux/amd64": {"base": "docker-image://all"},
+    }  # fmt: skip
+    assert len({request.id for request in made.values()}) == 3
+    with pytest.raises(InvalidParameter, match="more than"):
+        platforms_of({"platform": ",".join(f"linux/x{number}" for number in range(40))})

@@ -37,7 +37,6 @@ class Rows:
         self._plain = plain
         self._vertexes: dict[str, int] = {}
         self._state: dict[str, str] = {}
-        self._said: dict[str, bool] = {}
 
     def feed(self, answer: control_pb2.StatusResponse) -> Iterator[Json]:
         """What a step said comes before its end, where one answer has both."""
