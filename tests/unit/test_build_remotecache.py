@@ -37,7 +37,7 @@ TEXT = "FROM base AS tools\nRUN write tool 1\nFROM base\nRUN write a 1\nENV X=1\
 
 def script(process: Process, output: Output) -> int:
     """``write NAME TEXT``."""
-    _, name, text = process.args[-1].split(" ")
+    _, name, text, *_ = process.args[-1].split(" ")
     (process.root / name).write_text(text)
     return 0
 
@@ -111,6 +111,20 @@ async def test_max_serves_every_stage_on_a_machine_that_has_nothing(machine: Cal
     assert second.ran == []
     assert got.image == made.image, "times come from the cache's records"
     assert second.warnings == []
+
+
+async def test_a_cache_that_is_read_and_written_again_stays_whole(machine: Callable[[str], Machine], store: FakeContentStore) -> None:
+    """As machines of a CI do: each begins with what the one before left."""
+    names = []
+    for name in ("first", "second", "third"):
+        each = machine(name)
+        given = (source_of(store),) if names else ()
+        await each.build(cache_from=given, cache_to=(f"{TO},mode=max", "type=inline"))
+        names.append(source_of(store))
+    assert len(set(names)) == 1, "the same records each time"
+    last = machine("last")
+    await last.build(TEXT.replace("RUN write tool 1", "RUN write tool 1 # again"), cache_from=(names[-1],))
+    assert last.ran == ["write tool 1 # again"], "the COPY is found by what the stage came to"
 
 
 async def test_min_has_the_targets_own_steps(machine: Callable[[str], Machine], store: FakeContentStore) -> None:

@@ -8,7 +8,8 @@
 
     layers:  {"blob": digest, "parent": -1, "annotations": {mediaType, diffID, size, createdAt}}
     records: {"digest": step key, "layers": [{"layer": place above, "createdAt"}]}
-             a step without a layer says its time as {"chains": [{"layers": [], "createdAt"}]}
+                      "dockyard.content": step key that names the same by what was read, where this one is of a definition
+    a step without a layer says its time as {"chains": [{"layers": [], "createdAt"}]}
 
 BuildKit reads the file and finds nothing of its own in it, as we do in one of BuildKit's: the digests of a record are the
 step keys of whoever wrote it. Everything in a file is a claim. Records are believed only by the build that names the
@@ -97,6 +98,7 @@ class _Record(msgspec.Struct, omit_defaults=True):
     digest: str = ""
     layers: list[_Result] = []
     chains: list[_Chain] = []
+    content: str = msgspec.field(default="", name="dockyard.content")
 
 
 class _Config(msgspec.Struct):
@@ -118,9 +120,10 @@ def config_bytes(records: Iterable[StepRecord], blobs: Mapping[str, Descriptor])
     for record in records:
         created = rfc3339(record.created)
         if not record.layer:
-            rows[record.key] = _Record(_SHA + record.key, chains=[_Chain([], created)])
+            rows[record.key] = _Record(_SHA + record.key, chains=[_Chain([], created)], content=record.content)
         elif record.layer in places:
-            rows[record.key] = _Record(_SHA + record.key, layers=[_Result(places[record.layer], created)])
+            result = _Result(places[record.layer], created)
+            rows[record.key] = _Record(_SHA + record.key, layers=[result], content=record.content)
     return msgspec.json.encode(_Config(layers, [rows[key] for key in sorted(rows)]))
 
 
@@ -210,4 +213,4 @@ def _record(row: _Record, key: str, layers: Sequence[str], where: str) -> StepRe
         created = parse_rfc3339(told)
     except ValueError:
         return None
-    return StepRecord(key, layer, 0, "imported", f"imported from {where}", created, created)
+    return StepRecord(key, layer, 0, "imported", f"imported from {where}", created, created, content=row.content)

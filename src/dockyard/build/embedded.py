@@ -5,8 +5,8 @@ reading (``--cache-from IMAGE``). Pure.
 
     config["dockyard.cache.v1"] = [[step key, index of its layer or -1, created in ns], ...]
 
-Only steps of the image itself are in it: the layers of other stages are not. It is believed for the one build that names
-the image, and never becomes a record of this machine (CVE-2024-24557).
+A step has one key there, that of what it read; only steps of the image itself are in it: the layers of other stages are
+not. It is believed for the one build that names the image, and never becomes a record of this machine (CVE-2024-24557).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_wanted(request: Request) -> bool:
 
 def embed(document: Mapping[str, Any], records: Sequence[StepRecord], chain: Sequence[str]) -> dict[str, Any]:
     places = {layer: index for index, layer in enumerate(chain)}
-    rows = [[record.key, places.get(record.layer, -1), record.created] for record in records]
+    rows = [[record.key, places.get(record.layer, -1), record.created] for record in records if not record.content]
     return {**document, FIELD: rows[:MAX_ROWS]}
 
 

@@ -381,9 +381,10 @@ class Solve:
 
 
 def _named(record: StepRecord, found: _Found) -> list[StepRecord]:
-    """By what the step read, and by the definitions that name the same."""
-    names = dict.fromkeys([record.content or found.key, found.key, *found.aliases])
-    return [replace(record, key=key) for key in names]
+    """By what the step read, and by the definitions that name the same, whose ``content`` is the former."""
+    content = record.content or found.key
+    names = dict.fromkeys(key for key in (found.key, *found.aliases) if key != content)
+    return [replace(record, key=content, content=""), *(replace(record, key=key, content=content) for key in names)]
 
 
 def _needs(operation: Operation) -> list[int]:
