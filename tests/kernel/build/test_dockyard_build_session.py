@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dockyard.testing.engines import PrivateEngine
+from dockyard.testing import kit
+from dockyard.testing.engines import PrivateEngine, private_engine
 from dockyard.testing.registries import debian_registry, free_port
 
 from .conftest import BuildClient, context, until_listening
@@ -56,6 +58,21 @@ def test_secrets_from_a_file_and_from_the_environment(builder: BuildClient, tmp_
     missing = dockyard(builder, "--secret", "id=a,src=/nowhere", place)
     assert missing.returncode != 0
     assert b"secret a: cannot read /nowhere" in missing.stderr
+
+
+def test_dockerd_serves_us_too(tmp_path: Path) -> None:
+    place = write(tmp_path / "c", Dockerfile="FROM busybox\nCOPY f /f\nRUN --mount=type=secret,id=a cat /run/secrets/a > /s\n", f="file")
+    root = Path(tempfile.mkdtemp(prefix="peer-", dir="/tmp"))  # containerd's sockets need short paths
+    with private_engine("dockerd", root) as engine:
+        engine.docker("load", "-i", str(kit.archive(tmp_path / "kit.tar")))
+        peer = BuildClient(engine)
+        done = dockyard(peer, "--secret", "id=a,env=TOKEN", "-t", "peer:1", place, TOKEN="hush")
+        assert done.returncode == 0, done.stderr
+        assert peer.inspect("peer:1")["Id"]
+        out = dockyard(peer, "--secret", "id=a,env=TOKEN", "-o", str(tmp_path / "out"), place, TOKEN="hush")
+        assert out.returncode == 0, out.stderr
+        assert (tmp_path / "out/f").read_text() + (tmp_path / "out/s").read_text() == "filehush"
+        peer.client.close()
 
 
 def test_an_agent_is_there_for_the_step_that_asks(builder: BuildClient, tmp_path: Path) -> None:

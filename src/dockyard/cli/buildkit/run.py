@@ -103,7 +103,7 @@ class Build:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _dial(self, path: str, headers: Mapping[str, str]) -> Hijacked:
+    def _dial(self, path: str, headers: Mapping[str, tuple[str, ...]]) -> Hijacked:
         return self._client.hijack(path, headers={"Upgrade": "h2c", **headers})
 
     def _point_at_caches(self, session: Session) -> None:
@@ -118,6 +118,8 @@ class Build:
             ref=self.ref, session=session.id, frontend="dockerfile.v0", frontend_attrs=wish.opts, entitlements=wish.entitlements,
             exporters=[control_pb2.Exporter(type=each.kind, attrs=each.attrs) for each in wish.outputs],
         )  # fmt: skip
+        asked.exporter_deprecated = wish.outputs[0].kind  # engines before BuildKit 0.13 know one
+        asked.exporter_attrs_deprecated.update(wish.outputs[0].attrs)
         for rows, given in ((asked.cache.imports, wish.cache_from), (asked.cache.exports, wish.cache_to)):
             rows.extend(control_pb2.CacheOptionsEntry(type=kind, attrs=attrs) for kind, attrs in given)
         solving = asyncio.ensure_future(
@@ -177,11 +179,11 @@ def _decoded(value: str) -> Any:
         return value
 
 
-def _merged(headers: list[tuple[str, str]]) -> dict[str, str]:
-    """Headers that come more than once, as one with commas."""
-    found: dict[str, str] = {}
+def _merged(headers: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Values by name: Go's servers do not split at commas."""
+    found: dict[str, tuple[str, ...]] = {}
     for name, value in headers:
-        found[name] = f"{found[name]},{value}" if name in found else value
+        found[name] = (*found.get(name, ()), value)
     return found
 
 
