@@ -1,4 +1,5 @@
-"""The route table: every operation of Engine API 1.51, and those that moby serves without listing them.
+"""The route table: every operation of Engine API 1.51, and those that moby serves without listing them. Of our own there
+is /build/mount: a builder's cache mount as a tar.
 
 ``since`` is the API version that brought the operation. ``filters`` are the names that its ``filters`` query may have;
 another one is a 400, as in moby. A row without a handler answers 501 and says so.
@@ -105,6 +106,8 @@ _TABLE = {
         POST   /build/prune                    images.build_prune  since=1.31 \
             filters=description,id,inuse,parent,private,shared,type,until,unused-for
         POST   /build/cancel                   images.build_cancel since=1.31
+        GET    /build/mount                    images.build_mount
+        PUT    /build/mount                    images.build_mount_fill
         POST   /session                        streams.session     since=1.31
         POST   /grpc                           streams.grpc        since=1.31
     """,

@@ -24,7 +24,7 @@ from .context import ContextLimits, read_context
 from .copy import Selected, select, selection_key
 from .dockerfile.patterns import Patterns
 from .errors import BAD_OPTION, COPY_MISSING, FETCH_FAILED
-from .fetch import Download, clone, download, is_git, is_url, parse_git
+from .fetch import Download, clone, download, git_authorization, is_git, is_url, parse_git
 from .model import Copy
 from .ports import Session, Source
 from .steps import Material
@@ -74,7 +74,7 @@ class Adding:
             chosen += await self._unpacked(found, tree, operation, stack)
         for name in operation.sources:
             if is_git(name):
-                chosen += await self._git(operation, name, stack)
+                chosen += await self._git(operation, name, session, stack)
             elif is_url(name):
                 chosen += await self._url(operation, name, session, stack)
         return Material(tree, chosen, await asyncio.to_thread(selection_key, chosen, tree))
@@ -117,11 +117,12 @@ class Adding:
         item = Selected(entry.path, entry, into=True, tree=tree)
         return await self._unpacked([item], tree, operation, stack) if operation.unpack else [item]
 
-    async def _git(self, operation: Copy, text: str, stack: AsyncExitStack) -> list[Selected]:
+    async def _git(self, operation: Copy, text: str, session: Session, stack: AsyncExitStack) -> list[Selected]:
         source = parse_git(text)
         place = self._directory / secrets.token_hex(8)
         stack.callback(shutil.rmtree, place, ignore_errors=True)
-        commit = await clone(source, place, keep_git_dir=operation.keep_git_dir)
+        authorization = await git_authorization(source.url, session.secret)
+        commit = await clone(source, place, keep_git_dir=operation.keep_git_dir, authorization=authorization)
         if operation.checksum and not commit.startswith(operation.checksum):
             raise FETCH_FAILED(url=text, cause=f"expected checksum to match {operation.checksum}, got {commit}")
         root = safefs.open_root(str(place))

@@ -6,6 +6,10 @@
 
 ``shared``: everybody at once. ``locked``: one after another. ``private``: one each; a second one while the first is in
 use. The size is measured when the last user leaves.
+
+A mount can be taken out as a tar and put back, on this machine or another (CI machines begin with nothing): ``packed``
+and ``unpack``, for one that nobody uses. It is found by its ``id=`` (its target, where the Dockerfile gives none), the
+one without ``from=`` before others, or as ``mountN``, which tells them apart.
 """
 
 from __future__ import annotations
@@ -15,15 +19,20 @@ import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import Executor
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
+from dockyard.errors import DockyardError
 from dockyard.kernel import safefs
+from dockyard.storage import files
 from dockyard.storage.copytree import copy_tree
+from dockyard.storage.pipe import run_with_input, stream_from_thread
 
 from .dockerfile.mounts import Mount
+from .errors import BAD_OPTION, MOUNT_IN_USE, NO_SUCH_MOUNT
 from .ports import Layers
-from .records import Records
+from .records import MountRecord, Records
 
 __all__ = ["CacheMounts"]
 
@@ -50,8 +59,7 @@ class CacheMounts:
 
     @asynccontextmanager
     async def take(self, mount: Mount, layers: Sequence[str], source: str) -> AsyncIterator[Path]:
-        name = hashlib.sha256("\0".join([mount.id, source if layers else "", *layers]).encode()).hexdigest()
-        number = self._choose(name, mount)
+        number = self._choose(_name(mount.id, layers, source), mount)
         self._users[number] = self._users.get(number, 0) + 1
         lock = self._locks.setdefault(number, asyncio.Lock())
         try:
@@ -65,12 +73,78 @@ class CacheMounts:
                 if mount.sharing == "locked":
                     lock.release()
         finally:
-            self._users[number] -= 1
-            if not self._users[number]:
-                del self._users[number]
-                self._locks.pop(number, None)
-                size = await asyncio.to_thread(_size_of, self.path(number))
-                self._records.used_mount(number, size, self._now())
+            await self._left(number)
+
+    async def _left(self, number: int) -> None:
+        self._users[number] -= 1
+        if not self._users[number]:
+            del self._users[number]
+            self._locks.pop(number, None)
+            size = await asyncio.to_thread(_size_of, self.path(number))
+            self._records.used_mount(number, size, self._now())
+
+    # -- out and in ---------------------------------------------------------------------------------------------------
+
+    def find(self, id: str) -> MountRecord | None:
+        """By ``mountN`` or by what the Dockerfile calls it; of several the plain one, then the one used last."""
+        plain = _name(id, (), "")
+        found = [each for each in self._records.mounts.values() if id in (f"mount{each.number}", each.text)]
+        return max(found, key=lambda each: (each.name == plain, each.used), default=None)
+
+    def packed(self, id: str, threads: Executor) -> AsyncIterator[bytes]:
+        """A tar of the directory, its own mode and owner included. Raises NotFound, Conflict."""
+        record = self.find(id)
+        if record is None or not self.path(record.number).exists():
+            raise NO_SUCH_MOUNT(id=id[:200])
+        if self.in_use(record.number):
+            raise MOUNT_IN_USE(id=id[:200])
+        return self._packed(record.number, threads)
+
+    async def _packed(self, number: int, threads: Executor) -> AsyncIterator[bytes]:
+        async with self._alone(number):
+            with _opened_directory(self.path(number)) as root:
+                pieces = stream_from_thread(threads, files.pack(root, ".", ".", follow=False))
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        yield piece
+
+    async def unpack(self, id: str, chunks: AsyncIterator[bytes], threads: Executor) -> MountRecord:
+        """The tar (packed or not) becomes the mount's whole content, or nothing changes. Raises Conflict, InvalidParameter."""
+        record = self.find(id) or self._records.add_mount(_name(id, (), ""), id, self._now())
+        async with self._alone(record.number):
+            part = self._directory / f"{record.number}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(mode=0o755)
+            try:
+                with _opened_directory(self._directory) as root:
+                    await run_with_input(threads, chunks, lambda source: files.unpack(
+                        source, root, part.name, keep_kind=True, owner=None, whole=True
+                    ))  # fmt: skip
+            except BaseException as error:
+                shutil.rmtree(part, ignore_errors=True)
+                if not self.path(record.number).exists():
+                    self._records.drop_mount(record.number)
+                if isinstance(error, OSError) and not isinstance(error, DockyardError):
+                    raise BAD_OPTION(text=f"cannot unpack into the cache mount: {error.strerror}") from None
+                raise
+            gone = self._directory / f"{record.number}.gone"
+            if self.path(record.number).exists():
+                os.rename(self.path(record.number), gone)
+            os.rename(part, self.path(record.number))
+        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+        return self._records.mounts.get(record.number, record)
+
+    @asynccontextmanager
+    async def _alone(self, number: int) -> AsyncIterator[None]:
+        if self.in_use(number):
+            raise MOUNT_IN_USE(id=f"mount{number}")
+        self._users[number] = 1
+        lock = self._locks.setdefault(number, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            await self._left(number)
 
     def _choose(self, name: str, mount: Mount) -> int:
         for record in self._records.mounts_named(name):
@@ -108,6 +182,10 @@ class CacheMounts:
         except FileNotFoundError:
             return
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def _name(id: str, layers: Sequence[str], source: str) -> str:
+    return hashlib.sha256("\0".join([id, source if layers else "", *layers]).encode()).hexdigest()
 
 
 @contextmanager

@@ -5,8 +5,8 @@ reading (``--cache-from IMAGE``). Pure.
 
     config["dockyard.cache.v1"] = [[step key, index of its layer or -1, created in ns], ...]
 
-Only steps of the image itself are in it: the layers of other stages are not. It is believed for the one build that names
-the image, and never becomes a record of this machine (CVE-2024-24557).
+A step has one key there, that of what it read; only steps of the image itself are in it: the layers of other stages are
+not. It is believed for the one build that names the image, and never becomes a record of this machine (CVE-2024-24557).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
+from .cachespec import parse_cache
 from .model import BaseImage, Request
 from .records import StepRecord
 
-__all__ = ["FIELD", "embed", "is_wanted", "read", "sources"]
+__all__ = ["FIELD", "embed", "is_wanted", "read"]
 
 FIELD = "dockyard.cache.v1"
 MAX_ROWS = 10_000
@@ -27,31 +28,12 @@ MAX_ROWS = 10_000
 
 def is_wanted(request: Request) -> bool:
     given = request.build_args.get("BUILDKIT_INLINE_CACHE") or ""
-    return given.lower() in ("1", "true") or any(_attributes(text).get("type") == "inline" for text in request.cache_to)
-
-
-def sources(request: Request) -> list[str]:
-    """References of images to look into."""
-    found = []
-    for text in request.cache_from:
-        attributes = _attributes(text)
-        if not attributes:
-            found.append(text)
-        elif attributes.get("type", "registry") == "registry" and attributes.get("ref"):
-            found.append(attributes["ref"])
-    return found
-
-
-def _attributes(text: str) -> dict[str, str]:
-    """``type=registry,ref=x``; a bare reference has none."""
-    if "=" not in text:
-        return {}
-    return dict(item.partition("=")[::2] for item in text.split(","))
+    return given.lower() in ("1", "true") or any(parse_cache(text).kind == "inline" for text in request.cache_to)
 
 
 def embed(document: Mapping[str, Any], records: Sequence[StepRecord], chain: Sequence[str]) -> dict[str, Any]:
     places = {layer: index for index, layer in enumerate(chain)}
-    rows = [[record.key, places.get(record.layer, -1), record.created] for record in records]
+    rows = [[record.key, places.get(record.layer, -1), record.created] for record in records if not record.content]
     return {**document, FIELD: rows[:MAX_ROWS]}
 
 

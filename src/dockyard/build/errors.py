@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from ..errors import Cancelled, Code, Conflict, Exhausted, Forbidden, InvalidParameter, NotFound, System
+from ..errors import (
+    Cancelled,
+    Code,
+    Conflict,
+    Exhausted,
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    NotImplementedYet,
+    System,
+)
 
 __all__ = [
-    "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
-    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "NO_SPACE", "NO_SUCH_BUILD",
-    "NO_SUCH_STAGE", "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
+    "BAD_CACHE", "BAD_CONTEXT", "BAD_DOCKERFILE", "BAD_OPTION", "BUILD_CANCELLED", "CONTEXT_TOO_BIG", "COPY_CONFLICT",
+    "COPY_MISSING", "DOCKERFILE_MISSING", "EMPTY_CONTEXT", "ENTITLEMENT", "FETCH_FAILED", "FOREIGN_FRONTEND",
+    "FOREIGN_STEP", "MOUNT_IN_USE", "NO_CACHE_PLACE", "NO_SPACE", "NO_SUCH_BUILD", "NO_SUCH_MOUNT", "NO_SUCH_STAGE",
+    "NO_SUCH_USER", "RUN_FAILED", "SECRET_MISSING", "SESSION_LOST", "STEP_FAILED",
 ]  # fmt: skip
 
 BAD_DOCKERFILE = Code("DY-BLD-001", InvalidParameter, "{text}")
@@ -48,3 +59,27 @@ NO_SUCH_BUILD = Code("DY-BLD-016", NotFound, "no such build: {id}")
 STEP_FAILED = Code("DY-BLD-017", System, "cannot run step {step}: {cause}")
 SESSION_LOST = Code("DY-BLD-018", System, "no active session for {id}: {cause}")
 NO_SPACE = Code("DY-BLD-040", Exhausted, "cannot build: no space left on device", hint="docker builder prune; docker system df")
+BAD_CACHE = Code("DY-BLD-019", InvalidParameter, "cannot read the cache: {cause}")
+NO_CACHE_PLACE = Code(
+    "DY-BLD-020", NotFound, "there is no cache at {place}: {cause}",
+    hint="dockyard build and docker buildx build offer directories; --cache-to type=registry,ref=... needs none",
+)  # fmt: skip
+NO_SUCH_MOUNT = Code(
+    "DY-BLD-021", NotFound, "no such cache mount: {id}", hint="dockyard builder mounts lists them; a mount is made by its first RUN"
+)  # fmt: skip
+MOUNT_IN_USE = Code(
+    "DY-BLD-022", Conflict, "cache mount {id} is in use", hint="try again when the build that uses it has ended"
+)  # fmt: skip
+FOREIGN_STEP = Code(
+    "DY-BLD-023", System,
+    "cannot run step {step}: exec format error: its programs are for {platform}, and this {host} machine has no emulator "
+    "registered for them (apt-get install qemu-user-static binfmt-support)",
+    hint="apt-get install qemu-user-static binfmt-support registers emulators; without one, build on this machine's platform "
+    "(FROM --platform=$BUILDPLATFORM), cross-compile by $TARGETARCH, and COPY --from into the target's image",
+)  # fmt: skip
+FOREIGN_FRONTEND = Code(
+    "DY-BLD-024", NotImplementedYet,
+    "the build frontend {name}{where} is not implemented by Dockyard: the Dockerfile's own is (docker/dockerfile in every "
+    "version, from any mirror); drop the line if the file is a plain Dockerfile, else build it with BuildKit itself "
+    "(docker buildx create --driver docker-container --use)",
+)  # fmt: skip

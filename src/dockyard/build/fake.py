@@ -5,27 +5,30 @@ below one temporary one, a RUN is a Python function. No root, no kernel, no netw
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dockyard.model.idmap import UNCHANGED
+from dockyard.oci.digest import sha256_of
+from dockyard.oci.documents import Descriptor
 
 from .context import Context, single_file
-from .errors import FETCH_FAILED
+from .errors import BAD_CACHE, FETCH_FAILED, NO_CACHE_PLACE
 from .image import image_id
 from .model import BaseImage, Layer, Request
-from .ports import Lease, Output, Place, Process, Stubs, Told
+from .ports import ContentStore, Lease, Output, Place, Process, Stubs, Told
 from .tree import ContextTree
 
-__all__ = ["FakeExecutor", "FakeImages", "FakeLayers", "FakeNetworks", "FakeSession", "FakeSource"]
+__all__ = ["FakeContentStore", "FakeExecutor", "FakeImages", "FakeLayers", "FakeNetworks", "FakeSession", "FakeSource"]
 
 Script = Callable[[Process, Output], int]
 
@@ -89,6 +92,17 @@ class FakeLayers:
         diff_id = self._put(data)
         lease.hold([diff_id])
         return Layer(diff_id, len(data))
+
+    async def ingest(self, chunks: AsyncIterator[bytes], blob: Descriptor, diff_id: str, lease: Lease) -> Layer:
+        packed = b"".join([piece async for piece in chunks])
+        data = gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed
+        if sha256_of(packed) != blob.digest or sha256_of(data) != diff_id:
+            raise BAD_CACHE(cause=f"{blob.digest} is not what it says")
+        lease.hold([self._put(data)])
+        return Layer(diff_id, len(data))
+
+    async def packed(self, diff_id: str) -> AsyncIterator[bytes]:
+        yield gzip.compress(self.tars[diff_id], mtime=0)
 
     def _root(self, chain: Sequence[str]) -> Path:
         self._count += 1
@@ -206,12 +220,30 @@ class FakeNetworks:
 class FakeSession:
     def __init__(self, secrets: dict[str, bytes] | None = None) -> None:
         self.secrets = secrets or {}
+        self.stores: dict[str, ContentStore] = {}
 
     async def secret(self, id: str) -> bytes | None:
         return self.secrets.get(id)
 
     async def ssh_socket(self, id: str) -> str | None:
         return None
+
+    async def content_store(self, name: str) -> ContentStore | None:
+        return self.stores.get(name)
+
+
+class FakeContentStore:
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+
+    async def read(self, digest: str) -> AsyncIterator[bytes]:
+        if digest not in self.blobs:
+            raise NO_CACHE_PLACE(place=digest, cause="no such blob")
+        yield self.blobs[digest]
+
+    async def write(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        data = b"".join([piece async for piece in chunks])
+        self.blobs[str(sha256_of(data))] = data
 
 
 class FakeSource:

@@ -8,12 +8,13 @@ then opened by descriptor, so that a symlink in the repository leads nowhere (CV
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import os
 import posixpath
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from dockyard.kernel import process
 from .context import open_spool
 from .errors import CONTEXT_TOO_BIG, FETCH_FAILED
 
-__all__ = ["Download", "GitSource", "clone", "download", "is_git", "is_url", "parse_git"]
+__all__ = ["Download", "GitSource", "Secret", "clone", "download", "git_authorization", "is_git", "is_url", "parse_git"]
 
 MAX_DOWNLOAD = 16 << 30
 TIMEOUT = 60.0
@@ -131,15 +132,35 @@ def parse_git(text: str) -> GitSource:
     return GitSource(url, ref, subdir.strip("/"))
 
 
-async def clone(source: GitSource, directory: Path, *, keep_git_dir: bool = False) -> str:
-    """Checks ``source`` out below ``directory`` (which must not exist); the commit. Raises System with git's words."""
+Secret = Callable[[str], Awaitable[bytes | None]]
+
+
+async def git_authorization(url: str, secret: Secret) -> str:
+    """The Authorization header for a repository over HTTP, of the secrets that BuildKit names so (docs.docker.com/build,
+    "Secrets"): GIT_AUTH_HEADER or GIT_AUTH_TOKEN, before them the same with ``.<host>``. "" without any."""
+    if not url.startswith(("https://", "http://")):
+        return ""
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    for suffix in (f".{host}", ""):
+        if (header := await secret(f"GIT_AUTH_HEADER{suffix}")) is not None:
+            return header.decode("latin-1").strip()
+        if (token := await secret(f"GIT_AUTH_TOKEN{suffix}")) is not None:
+            return "basic " + base64.b64encode(b"x-access-token:" + token.strip()).decode()
+    return ""
+
+
+async def clone(
+    source: GitSource, directory: Path, *, keep_git_dir: bool = False, authorization: str = ""
+) -> str:
+    """Checks ``source`` out below ``directory`` (which must not exist); the commit. ``authorization`` goes to the
+    repository's own host only. Raises System with git's words."""
     git = shutil.which("git", path=process.PATH)
     if git is None:
         raise FETCH_FAILED(url=_shown(source.url), cause="git is not installed on this host")
     if source.url.startswith("-") or source.ref.startswith("-"):
         raise FETCH_FAILED(url=source.url, cause="not a repository")
     directory.mkdir(mode=0o700, parents=True)
-    run = _Git(git, directory, source.url)
+    run = _Git(git, directory, source.url, authorization)
     await run("init", "--quiet", "--template=", ".")
     wanted = source.ref or "HEAD"
     await run("fetch", "--quiet", "--depth=1", "--no-tags", "--end-of-options", source.url, wanted)
@@ -157,6 +178,7 @@ class _Git:
     git: str
     directory: Path
     url: str
+    authorization: str = ""
 
     async def __call__(self, *words: str) -> bytes:
         settings = ("protocol.allow=never", "protocol.https.allow=always", "protocol.http.allow=always",
@@ -170,6 +192,10 @@ class _Git:
             "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "/bin/false", "LC_ALL": "C",
             "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -F /dev/null",
         }  # fmt: skip
+        if self.authorization:  # by the environment: a command line is for everybody to see
+            parts = urlsplit(self.url)
+            key = f"http.{parts.scheme}://{parts.netloc.rpartition('@')[2]}/.extraHeader"
+            env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": key, "GIT_CONFIG_VALUE_0": f"Authorization: {self.authorization}"}
         try:
             done = await process.run([*command, *words], timeout=GIT_LIMIT, env=env)
         except TimeoutError:

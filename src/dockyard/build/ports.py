@@ -7,20 +7,21 @@ and commits a tar of its own, so that nothing is ever written through a path tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from dockyard.model import IdMaps
+from dockyard.oci.documents import Descriptor
 
 from .context import Context
 from .model import BaseImage, Layer, Request
 
 __all__ = [
-    "BindMount", "Executor", "Images", "Layers", "Lease", "Networks", "Output", "Place", "Process", "Session", "Source",
-    "Stubs", "Told",
+    "BindMount", "BlobPlace", "Compose", "ContentStore", "Executor", "Images", "Layers", "Lease", "Networks", "Output",
+    "Place", "Process", "Registries", "Session", "Source", "Stubs", "Told", "Transferred", "Written",
 ]  # fmt: skip
 
 Output = Callable[[int, bytes], None]
@@ -118,6 +119,14 @@ class Layers(Protocol):
         """Store a layer tar; the generator is made and consumed in a thread."""
         ...
 
+    async def ingest(self, chunks: AsyncIterator[bytes], blob: Descriptor, diff_id: str, lease: Lease) -> Layer:
+        """A layer that was made elsewhere, packed or not. Raises DataLoss where it is not what both digests say."""
+        ...
+
+    def packed(self, diff_id: str) -> AsyncIterator[bytes]:
+        """A layer's tar in gzip, the same bytes each time."""
+        ...
+
     async def merge(self, chain: Sequence[str], lease: Lease) -> Layer:
         """All of these as one layer; what they hide of layers below them stays hidden."""
         ...
@@ -136,6 +145,60 @@ class Layers(Protocol):
 
     async def release(self, key: str) -> None:
         """Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A document that goes to a place of blobs; a ``manifest`` is what its name may lead to."""
+
+    media_type: str
+    raw: bytes
+    manifest: bool = False
+
+
+Compose = Callable[[Mapping[str, Descriptor]], Sequence[Written]]
+"""The documents, once it is known what the layers (by diff ID) are called there; pure, may be called in a thread."""
+
+Transferred = Callable[[str, int, int, bool], None]
+"""(what, bytes so far, bytes in all or 0, done); never waits."""
+
+
+class BlobPlace(Protocol):
+    """A repository of a registry, or a directory of the client: where a cache is kept."""
+
+    async def manifest(self, digest: str = "") -> bytes:
+        """What the place's name leads to, or one by its digest. Raises NotFound, Unavailable, Unauthorized."""
+        ...
+
+    async def blob(self, digest: str, limit: int) -> bytes:
+        """Verified."""
+        ...
+
+    async def layer(self, blob: Descriptor, diff_id: str, lease: Lease) -> None:
+        """Into the store, verified against both digests; the lease holds it already."""
+        ...
+
+    async def write(self, layers: Sequence[str], compose: Compose, told: Transferred) -> Written:
+        """Layers of the store, then the documents; gives back the last, which the name leads to from now on."""
+        ...
+
+
+class Registries(Protocol):
+    def place(self, ref: str, request: Request) -> BlobPlace:
+        """With the credentials of the request. Raises InvalidParameter for a bad name."""
+        ...
+
+
+class ContentStore(Protocol):
+    """A store of blobs on the client's side."""
+
+    def read(self, digest: str) -> AsyncIterator[bytes]:
+        """Raises NotFound."""
+        ...
+
+    async def write(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        """``name``: of the upload; the blob is called by its digest."""
         ...
 
 
@@ -174,6 +237,10 @@ class Session(Protocol):
 
     async def ssh_socket(self, id: str) -> str | None:
         """Path of a unix socket that leads to the client's agent; valid while the build runs."""
+        ...
+
+    async def content_store(self, name: str) -> ContentStore | None:
+        """None where the client offers none of that name."""
         ...
 
 

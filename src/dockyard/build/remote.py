@@ -17,19 +17,19 @@ from dockyard.storage.compress import sniff
 
 from .context import Context, receive, single_file
 from .errors import BAD_OPTION, COPY_MISSING
-from .fetch import clone, download, is_git, is_url, parse_git
+from .fetch import Secret, clone, download, git_authorization, is_git, is_url, parse_git
 from .tree import RootTree
 
 __all__ = ["remote_context"]
 
 
 async def remote_context(
-    remote: str, dockerfile: str, spool: Path, threads: Executor, stack: AsyncExitStack
+    remote: str, dockerfile: str, spool: Path, threads: Executor, stack: AsyncExitStack, secret: Secret | None = None
 ) -> Context:
-    """Valid until ``stack`` closes. ``dockerfile`` is the name that a lone Dockerfile gets. Raises InvalidParameter,
-    NotFound, System."""
+    """Valid until ``stack`` closes. ``dockerfile`` is the name that a lone Dockerfile gets; ``secret`` asks the client, for
+    repositories that want a token. Raises InvalidParameter, NotFound, System."""
     if is_git(remote) or remote.startswith("github.com/"):
-        return await _git(remote, spool, stack)
+        return await _git(remote, spool, stack, secret)
     if not is_url(remote):
         raise BAD_OPTION(text=f"unable to prepare context: {remote!r} is neither a URL nor a git repository")
     context = await _url(remote, dockerfile, spool, threads)
@@ -48,10 +48,11 @@ async def _url(remote: str, dockerfile: str, spool: Path, threads: Executor) -> 
         os.close(got.spool)
 
 
-async def _git(remote: str, spool: Path, stack: AsyncExitStack) -> Context:
+async def _git(remote: str, spool: Path, stack: AsyncExitStack, secret: Secret | None) -> Context:
     source, place = parse_git(remote), spool / secrets.token_hex(8)
     stack.callback(shutil.rmtree, place, ignore_errors=True)
-    await clone(source, place)
+    authorization = await git_authorization(source.url, secret) if secret is not None else ""
+    await clone(source, place, authorization=authorization)
     root = safefs.open_root(str(place))
     stack.callback(os.close, root)
     if source.subdir:

@@ -14,32 +14,33 @@ import os
 import platform
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dockyard.errors import DockyardError
 from dockyard.lib import clock
 from dockyard.model import new_id
 from dockyard.oci import parse_reference
 
-from . import embedded
 from .adding import Adding
 from .cachekeeper import CacheRecord, Limits, choose_pruned, parse_filters
 from .caches import CacheMounts
 from .context import ContextLimits
 from .dockerfile.parser import Dockerfile, SyntaxProblem, parse
 from .dockerfile.suggest import explain
-from .errors import BAD_DOCKERFILE, BUILD_CANCELLED, NO_SUCH_BUILD
+from .dockerfile.syntax import asked_frontend, is_dockerfiles
+from .errors import BAD_DOCKERFILE, BAD_OPTION, BUILD_CANCELLED, FOREIGN_FRONTEND, NO_SUCH_BUILD
 from .image import image_id, squashed
 from .model import BaseImage, Graph, Request
 from .mounts import Mounts
 from .places import Places
 from .plan import NeedImages, host_platform, plan
-from .ports import Executor, Images, Layers, Lease, Networks, Session, Source
+from .ports import Executor, Images, Layers, Lease, Networks, Registries, Session, Source
 from .progress import Progress, Sink, VertexDone, VertexQueued, VertexStarted, Warned
 from .records import Records, StepRecord
+from .remotecache import BuiltCache, RemoteCaches, wanted_exports
 from .shared import SharedSteps
 from .solver import Solve, StageResult, Tools
 from .space import build_of_full_disk
@@ -49,6 +50,8 @@ __all__ = ["Builder", "BuilderSettings", "CacheRecord", "Pruned", "Result"]
 
 MAX_BARE_RECORDS = 20_000
 """Records of steps that made no layer; they take no disk, only room here."""
+STREAMS = 2
+"""Cache mounts that travel at the same time."""
 BIG_DOCKERFILE = 256 << 10
 """Above this a Dockerfile is parsed in a thread."""
 
@@ -63,6 +66,8 @@ class Result:
     diff_ids: tuple[str, ...]
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    cache: BuiltCache = field(default_factory=BuiltCache)
+    """Where the request wants it exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class _Build:
 class Builder:
     def __init__(
         self, directory: Path, images: Images, layers: Layers, executor: Executor, networks: Networks, records: Records,
-        settings: BuilderSettings | None = None, now: Callable[[], int] = clock.now,
+        settings: BuilderSettings | None = None, now: Callable[[], int] = clock.now, registries: Registries | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings or BuilderSettings()
         self.directory = directory
@@ -105,9 +110,12 @@ class Builder:
         steps = Steps(layers, executor, self._places, mounts, run, self.settings.allowed, now)
         adding = Adding(directory / "fetch", self.settings.context)
         slots = asyncio.Semaphore(self.settings.parallel or max(4, 2 * (os.cpu_count() or 1)))
+        self._remote = RemoteCaches(images, layers, records, registries)
         self._tools = Tools(layers, records, steps, adding, SharedSteps(), images.register, slots)
+        self._streams = ThreadPoolExecutor(STREAMS, "cache-mounts")
         self._builds: dict[str, _Build] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def spool(self) -> Path:
@@ -125,15 +133,26 @@ class Builder:
         Raises InvalidParameter (Dockerfile, options), NotFound (image, stage, file), System (a step failed),
         Exhausted (a full disk, limits), Cancelled."""
         with self._known(request) as identity, build_of_full_disk(), self._layers.lease() as lease:
+            exported = bool(wanted_exports(request))
             graph = await self.check(request, source, sink)
-            imported = await self._imported(request, sink, lease)
-            solve = Solve(graph, request, source, session, sink, self._tools, lease, identity, imported)
+            imports = await self._remote.open(request, "/".join(graph.platform).rstrip("/"), session, sink, lease)
+            solve = Solve(graph, request, source, session, sink, self._tools, lease, identity, imports)
             found = await solve.run()
+            cache = solve.cache() if exported else BuiltCache()
             if request.squash and found.state.steps:
                 found = await self._squash(found, lease)
-            result = self._finish(request, found, sink, identity, register=register)
+            result = replace(self._finish(request, found, sink, identity, register=register), cache=cache)
+            if register and exported:
+                await self.export_cache(request, [result], session, sink)
         self._bound_cache()
         return result
+
+    async def export_cache(
+        self, request: Request, results: Sequence[Result], session: Session, sink: Sink
+    ) -> dict[str, str]:
+        """What --cache-to asks for, of one build or of its several platforms; for who builds without ``register``, while
+        the results are held. Answers with the exporter's response. Raises what the place of the cache raises."""
+        return await self._remote.export(request, [result.cache for result in results], session, sink)
 
     @contextmanager
     def _known(self, request: Request) -> Iterator[str]:
@@ -169,6 +188,9 @@ class Builder:
         try:
             return await asyncio.to_thread(parse, raw) if len(raw) > BIG_DOCKERFILE else parse(raw)
         except SyntaxProblem as problem:
+            asked, line = asked_frontend(raw)
+            if asked and not is_dockerfiles(asked):  # no wonder
+                raise FOREIGN_FRONTEND(name=asked[:200], where=f", which {request.dockerfile}:{line} asks for,") from None
             lines = tuple(raw.decode("utf-8", "replace").splitlines())
             raise BAD_DOCKERFILE(text=explain(problem, request.dockerfile, lines)) from None
 
@@ -202,19 +224,6 @@ class Builder:
         sink(VertexDone(vertex, time.time(), result=image.id))
         return image
 
-    async def _imported(self, request: Request, sink: Sink, lease: Lease) -> dict[str, StepRecord]:
-        """What the images of --cache-from say of their steps; one that cannot be had is a warning."""
-        found: dict[str, StepRecord] = {}
-        for ref in embedded.sources(request):
-            try:
-                image = await self._images.resolve(ref, request.platform or host_platform(platform.machine()), request)
-            except DockyardError as error:
-                sink(Warned(f"[Warning] cache source {ref} cannot be used: {error}"))
-                continue
-            lease.hold(image.diff_ids)
-            found |= embedded.read(image)
-        return found
-
     async def _squash(self, found: StageResult, lease: Lease) -> StageResult:
         """Everything above the base's layers in one; the steps' own layers stay in the cache."""
         kept = found.state.base_layers
@@ -243,10 +252,13 @@ class Builder:
 
     @contextmanager
     def held(self, result: Result) -> Iterator[None]:
-        """The layers of a result stay, whatever is pruned meanwhile: for what is exported later."""
+        """The layers of a result stay, whatever is pruned meanwhile: for what is exported later. The limit of the cache
+        holds again afterwards."""
         with self._layers.lease() as lease:
-            lease.hold(result.diff_ids)
+            lease.hold([*result.diff_ids, *result.cache.layers()])
             yield
+        if not self._closed:
+            self._bound_cache()
 
     @asynccontextmanager
     async def root(self, result: Result) -> AsyncIterator[int]:
@@ -269,11 +281,13 @@ class Builder:
 
     async def close(self) -> None:
         """Ends what is being built, and waits for its cleanup."""
+        self._closed = True
         tasks = [build.task for build in self._builds.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*self._background, return_exceptions=True)
+        self._streams.shutdown(wait=False, cancel_futures=True)
         self._records.close()
 
     def has_image(self, ref: str) -> bool:
@@ -300,11 +314,23 @@ class Builder:
 
     def _row(self, layer: str, records: Sequence[StepRecord], shared: bool) -> CacheRecord:
         newest = max(records, key=lambda r: r.used)
+        kind = "regular" if newest.kind == "imported" else newest.kind
         return CacheRecord(
-            layer.removeprefix("sha256:")[:25], newest.kind, newest.text, self._layers.size(layer) or 0,
+            layer.removeprefix("sha256:")[:25], kind, newest.text, self._layers.size(layer) or 0,
             min(r.created for r in records), newest.used, sum(r.uses for r in records),
             in_use=self._layers.leased(layer), shared=shared, keys=tuple(r.key for r in records),
         )  # fmt: skip
+
+    def export_mount(self, id: str) -> AsyncIterator[bytes]:
+        """A cache mount as a tar. Raises NotFound, Conflict."""
+        return self._caches.packed(id, self._streams)
+
+    async def import_mount(self, id: str, chunks: AsyncIterator[bytes]) -> None:
+        """A tar as the whole content of a cache mount, made where there is none. Raises Conflict, InvalidParameter."""
+        if not id:
+            raise BAD_OPTION(text="a cache mount has an id: that of RUN --mount=type=cache,id=ID, else its target")
+        await self._caches.unpack(id, chunks, self._streams)
+        self._bound_cache()
 
     async def prune(
         self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None, reserved: int = 0,

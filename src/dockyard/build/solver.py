@@ -32,6 +32,7 @@ from .ports import Layers, Lease, Session, Source
 from .progress import Output, Running, Sink, VertexDone, VertexQueued, VertexStarted
 from .reading import Reading
 from .records import Records, StepRecord
+from .remotecache import BuiltCache, Imports
 from .shared import Listener, SharedSteps
 from .steps import Material, Steps, stands_alone
 
@@ -67,7 +68,7 @@ class State:
     base: str = ""
     base_layers: int = 0
     records: tuple[StepRecord, ...] = ()
-    """Of the steps so far, by what they read."""
+    """Of the steps so far, under each key that leads to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ class Solve:
     tools: Tools
     lease: Lease
     id: str
-    imported: Mapping[str, StepRecord] = field(default_factory=dict)
-    """What images named by --cache-from say of their steps."""
+    imports: Imports | None = None
+    """What the caches named by --cache-from say."""
     results: dict[int, asyncio.Task[StageResult]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -125,6 +126,12 @@ class Solve:
         finally:
             self.tools.records.flush()
         return self.results[self.graph.target].result()
+
+    def cache(self) -> BuiltCache:
+        """What the finished build knows, for others."""
+        states = [task.result().state for task in self.results.values()]
+        every = {record.key: record for state in states for record in state.records}
+        return BuiltCache(self.results[self.graph.target].result().state.records, tuple(every.values()))
 
     def vertex(self, number: int) -> str:
         """The name of a step in progress events."""
@@ -236,7 +243,7 @@ class Solve:
         return State(
             chain, token, line, state.document, (*state.history, row),
             max(state.created, record.created), state.steps + 1, state.base, state.base_layers,
-            (*state.records, replace(record, key=record.content or found.key)),
+            (*state.records, *_named(record, found)),
         )  # fmt: skip
 
     # -- looking up -------------------------------------------------------------------------------------------------
@@ -256,13 +263,13 @@ class Solve:
             definition = await self.reading.definition(operation)
             if definition:
                 key = keys.step_key(operation, below, [definition], epoch)
-                record = self._lookup(stage, key)
+                record = self._lookup(stage, key) or await self._from_elsewhere(stage, key)
                 if record is not None:
                     return _Found(key, record, {})
                 aliases = (key,)
             material = await self.reading.material(operation, stack)
             key = keys.step_key(operation, below, ["files " + material.key], epoch)
-        record = self._lookup(stage, key)
+        record = self._lookup(stage, key) or await self._from_elsewhere(stage, key)
         if record is not None:
             if aliases and record.kind != "imported":
                 self._alias(record, aliases)
@@ -274,15 +281,17 @@ class Solve:
         """A usable record: asked for, and its layer still here."""
         records, layers = self.tools.records, self.tools.layers
         record = records.get(key)
-        if record is None or (record.layer and layers.size(record.layer) is None):
-            record = self.imported.get(key)
         if record is None or self._no_cache(stage) or (record.layer and layers.size(record.layer) is None):
             return None
-        if record.kind != "imported":
-            records.touch(key, time.time_ns())
+        records.touch(key, time.time_ns())
         if record.layer:
             self.lease.hold([record.layer])
         return record
+
+    async def _from_elsewhere(self, stage: PlannedStage, key: str) -> StepRecord | None:
+        if not self.imports or self._no_cache(stage):
+            return None
+        return await self.imports.find(key, self.lease)
 
     def _no_cache(self, stage: PlannedStage) -> bool:
         return self.request.no_cache or stage.name in self.request.no_cache_stages
@@ -369,6 +378,13 @@ class Solve:
 
     def _done(self, digest: str, *, cached: bool = False, error: str = "", why: str = "", result: str = "") -> None:
         self.sink(VertexDone(digest, time.time(), cached, error, why, result))
+
+
+def _named(record: StepRecord, found: _Found) -> list[StepRecord]:
+    """By what the step read, and by the definitions that name the same, whose ``content`` is the former."""
+    content = record.content or found.key
+    names = dict.fromkeys(key for key in (found.key, *found.aliases) if key != content)
+    return [replace(record, key=content, content=""), *(replace(record, key=key, content=content) for key in names)]
 
 
 def _needs(operation: Operation) -> list[int]:

@@ -37,9 +37,13 @@ class Step:
     seconds: float = 0.0
     why: str = ""
     began: float = 0.0
+    label: str = ""
+    """Stands for all of the title, where the engine gives it whole."""
 
     @property
     def title(self) -> str:
+        if self.label:
+            return " ".join(self.label.split())
         stage = f"stage-{self.stage} " if self.stage.isdigit() else f"{self.stage} "
         if self.total == self.count:
             stage = ""

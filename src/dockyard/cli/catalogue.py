@@ -78,6 +78,9 @@ network rm | networks.rm | [OPTIONS] NETWORK [NETWORK...] | Remove networks
 system df | system.df | [OPTIONS] | Show disk usage
 system prune | system.prune | [OPTIONS] | Remove unused data
 builder prune | builder.prune | [OPTIONS] | Remove build cache
+builder mounts | builder.mounts | [OPTIONS] | List cache mounts of builds
+builder export | builder.export | [OPTIONS] MOUNT | Write a cache mount to a tar
+builder import | builder.import_ | MOUNT [FILE] | Fill a cache mount from a tar
 context create | contexts.create | [OPTIONS] CONTEXT | Give an engine a name
 context inspect | contexts.inspect | [OPTIONS] [CONTEXT...] | Show everything about contexts
 context ls | contexts.ls | [OPTIONS] | List contexts

@@ -27,6 +27,8 @@ USER_AGENT = "Dockyard-Client"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 Query = Mapping[str, Any] | None
+Value = str | tuple[str, ...]
+"""Of a header: a line, or several."""
 
 
 class Ping(NamedTuple):
@@ -243,12 +245,13 @@ class Client:
         query: Query = None,
         body: Any = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Value] | None = None,
         timeout: float | None = None,
     ) -> Hijacked:
-        """POST that takes the connection over (attach, exec start). Old engines answer 200, new ones 101."""
+        """POST that takes the connection over (attach, exec start, BuildKit's). Old engines answer 200, new ones 101. A
+        header may have several values, a line each."""
         target = f"/v{self.version}{path}{_query(query)}"
-        extra = {"Connection": "Upgrade", "Upgrade": "tcp", **(headers or {})}
+        extra: dict[str, Value] = {"Connection": "Upgrade", "Upgrade": "tcp", **(headers or {})}
         wire = connect(self.endpoint, self.timeout if timeout is None else timeout)
         try:
             head = self._send(wire, "POST", target, extra, body)
@@ -304,11 +307,11 @@ class Client:
             raise
         return Response(self, wire, head, bodiless=_bodiless(method, head))
 
-    def _send(self, wire: Wire, method: str, target: str, headers: dict[str, str], body: Any) -> Head:
+    def _send(self, wire: Wire, method: str, target: str, headers: Mapping[str, Value], body: Any) -> Head:
         if self.endpoint.prefix:
             target = f"/{self.endpoint.prefix}{target}"
         host = "docker" if self.endpoint.scheme == "unix" else f"{self.endpoint.hostname}:{self.endpoint.port}"
-        fields = {"Host": host, "User-Agent": USER_AGENT, **self.headers, **headers}
+        fields: dict[str, Value] = {"Host": host, "User-Agent": USER_AGENT, **self.headers, **headers}
         chunks: Iterable[bytes] | None = None
         payload = b""
         if isinstance(body, bytes | bytearray):
@@ -322,7 +325,8 @@ class Client:
             fields["Transfer-Encoding"] = "chunked"
         elif payload or method in ("POST", "PUT"):
             fields["Content-Length"] = str(len(payload))
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        values = ((name, (value,) if isinstance(value, str) else value) for name, value in fields.items())
+        lines = "".join(f"{name}: {each}\r\n" for name, several in values for each in several)
         wire.send(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + payload)
         if chunks is not None:
             wire.send_chunks(chunks)

@@ -44,6 +44,13 @@ class Builds:
         self._events.emit("builder", "prune", "", reclaimed=str(pruned.freed))
         return {"CachesDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.freed}
 
+    async def mount(self, id: str) -> AsyncIterator[bytes]:
+        """A cache mount as a tar. Raises NotFound, Conflict."""
+        return self.builder.export_mount(id)
+
+    async def fill_mount(self, id: str, chunks: AsyncIterator[bytes]) -> None:
+        await self.builder.import_mount(id, chunks)
+
     async def usage(self) -> Json:
         rows = self.builder.usage()
         return {"BuildCache": [_row(record) for record in rows], "BuilderSize": sum(r.size for r in rows)}
@@ -96,6 +103,12 @@ class NoBuilds:
 
     async def cancel(self, build_id: str) -> None:
         raise NO_BUILDER(what="building images in a dry run")
+
+    async def mount(self, id: str) -> AsyncIterator[bytes]:
+        raise NO_BUILDER(what="a cache mount in a dry run")
+
+    async def fill_mount(self, id: str, chunks: AsyncIterator[bytes]) -> None:
+        raise NO_BUILDER(what="a cache mount in a dry run")
 
     async def prune(self, query: Any, filters: Filters) -> Json:
         """There is no cache, which is the truth."""

@@ -20,6 +20,7 @@ from dockyard.build.service import Builder, BuilderSettings
 from dockyard.engine import recovery
 from dockyard.engine.adapters import build_run
 from dockyard.engine.adapters.build import BuildImages, BuildLayers
+from dockyard.engine.adapters.build_cache import BuildRegistries
 from dockyard.engine.adapters.build_shelf import BuildShelf
 from dockyard.engine.adapters.network import NetworkAdapter, Networks
 from dockyard.engine.adapters.rootfs import RootfsAdapter
@@ -42,6 +43,7 @@ from dockyard.engine.store import Store
 from dockyard.engine.system import MIN_API_VERSION, HostReport, System
 from dockyard.engine.usernamespace import opened
 from dockyard.errors import NotFound
+from dockyard.kernel import binfmt
 from dockyard.model import new_id
 from dockyard.model.idmap import UNCHANGED, IdMaps
 from dockyard.network import Controller, NetworkSettings
@@ -154,10 +156,12 @@ async def open_engine(settings: EngineSettings, *, daemon: bool = True) -> Engin
     executor = build_run.BuildExecutor(facts, settings.run_dir / "build", runs, settings.cgroup_parent, namespace)
     places = build_run.BuildNetworks(controller, runs, containers.find, namespace)
     bases = BuildImages(storage, transfer, kit.events.emit)
-    builder = Builder(settings.root / "build", bases, layers, executor, places, records, settings.build)
+    builder = Builder(
+        settings.root / "build", bases, layers, executor, places, records, settings.build, registries=BuildRegistries(transfer)
+    )
     shelf = BuildShelf(storage, transfer, bases)
     hostname, here = platform.node(), host_platform(platform.machine())
-    facts_of_host = HostFacts(engine_id, hostname, here, lambda: _host_gateway(controller))
+    facts_of_host = HostFacts(engine_id, hostname, here, lambda: _host_gateway(controller), binfmt.emulated)
     door = BuildKitDoor(
         builder, shelf, facts_of_host, spool_directory=builder.spool, socket_directory=settings.run_dir / "ssh"
     )

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from . import v1
-from .attestations import Attestation, attested_index
+from .attestations import Attestation, Described, image_index
 from .digest import Digest, sha256_of
 from .documents import (
     INDEX_TYPES,
@@ -228,15 +228,33 @@ def blob_path(digest: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotations:
+    """Of an image's manifest, of the row that an index has for it, and of that index."""
+
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    descriptor: Mapping[str, str] = field(default_factory=dict)
+    index: Mapping[str, str] = field(default_factory=dict)
+
+    def row(self, described: Mapping[str, Any]) -> dict[str, Any]:
+        return {**described, **({"annotations": dict(self.descriptor)} if self.descriptor else {})}
+
+
+NO_ANNOTATIONS = Annotations()
+
+
+@dataclass(frozen=True, slots=True)
 class SavedImage:
     """What save needs of an image: config bytes, (diff ID, size of the plain tar) of each layer, names to write. With
-    attestations its names lead to an index of the image and of what is attested about it."""
+    attestations, or ``others`` for other platforms, its names lead to an index; the docker archive's own list has this
+    image alone."""
 
     config: bytes
     layers: tuple[tuple[Digest, int], ...]
     names: tuple[tuple[str, str], ...]  # (full reference, familiar reference)
     created_ns: int
     attestations: tuple[Attestation, ...] = ()
+    others: tuple[SavedImage, ...] = ()
+    annotations: Annotations = NO_ANNOTATIONS
 
 
 def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
@@ -246,24 +264,27 @@ def save_documents(images: list[SavedImage]) -> dict[str, tuple[bytes, int]]:
     descriptors: list[dict[str, Any]] = []
     repositories: dict[str, dict[str, str]] = {}
     for image in images:
-        config_digest = sha256_of(image.config)
-        documents[blob_path(config_digest)] = (image.config, image.created_ns)
-        manifest = _manifest_of(image, config_digest)
-        digest = sha256_of(manifest)
-        documents[blob_path(digest)] = (manifest, 0)
-        descriptor: dict[str, Any] = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(manifest)}
-        if image.attestations:
-            descriptor, attested = attested_index(image.config, [name for _, name in image.names], image.attestations, descriptor)
-            documents |= {blob_path(sha256_of(blob)): (blob, 0) for blob in attested}
+        described = []
+        for each in (image, *image.others):
+            manifest = _manifest_of(each, sha256_of(each.config))
+            documents[blob_path(sha256_of(each.config))] = (each.config, each.created_ns)
+            documents[blob_path(sha256_of(manifest))] = (manifest, 0)
+            row = each.annotations.row({"mediaType": OCI_MANIFEST, "digest": sha256_of(manifest), "size": len(manifest)})
+            described.append(Described(each.config, row, each.attestations))
+        descriptor: dict[str, Any] = dict(described[0].manifest)
+        if image.others or image.attestations or image.annotations.index:
+            descriptor, made = image_index(described, [name for _, name in image.names], image.annotations.index)
+            documents |= {blob_path(sha256_of(blob)): (blob, 0) for _, blob in made}
         for full, familiar in image.names:
             tag = full.rpartition(":")[2]
-            descriptors.append({**descriptor, "annotations": {NAME_ANNOTATION: full, TAG_ANNOTATION: tag}})
+            kept = descriptor.get("annotations") or {}
+            descriptors.append({**descriptor, "annotations": {**kept, NAME_ANNOTATION: full, TAG_ANNOTATION: tag}})
             if image.layers:
                 top = image.layers[-1][0].partition(":")[2]
                 repositories.setdefault(familiar.rpartition(":")[0], {})[tag] = top
         if not image.names:
             descriptors.append(descriptor)
-        items.append(_item_of(image, config_digest))
+        items.append(_item_of(image, sha256_of(image.config)))
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": descriptors}
     documents["index.json"] = (msgspec.json.encode(index), 0)
     documents["manifest.json"] = (msgspec.json.encode(items), 0)
@@ -283,6 +304,7 @@ def _manifest_of(image: SavedImage, config_digest: Digest) -> bytes:
             "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": len(image.config)
         },
         "layers": [_layer_descriptor(diff_id, size) for diff_id, size in image.layers],
+        **({"annotations": dict(image.annotations.manifest)} if image.annotations.manifest else {}),
     })  # fmt: skip
 
 

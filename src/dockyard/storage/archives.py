@@ -132,7 +132,7 @@ async def save_images(store: Store, refs: Sequence[str]) -> AsyncGenerator[bytes
 
 async def stream_saved(store: Store, images: list[SavedImage]) -> AsyncGenerator[bytes, None]:
     with store.lease() as lease:
-        lease.layers.update(diff_id for image in images for diff_id, _ in image.layers)
+        lease.layers.update(diff_id for top in images for image in (top, *top.others) for diff_id, _ in image.layers)
         paths: dict[str, Path] = {diff_id: store.layers.path(diff_id, "layer.tar") for diff_id in lease.layers}
         async with aclosing(stream_from_thread(store.threads, save.archive(images, paths))) as pieces:
             async for piece in pieces:

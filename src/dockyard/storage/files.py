@@ -48,10 +48,11 @@ def pack(root: int, path: str, name: str, *, follow: bool, ids: IdMaps = UNCHANG
 
 
 def unpack(
-    source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owner | None, ids: IdMaps = UNCHANGED
+    source: Reader, root: int, base: str, *, keep_kind: bool, owner: Owner | None, ids: IdMaps = UNCHANGED, whole: bool = False
 ) -> None:
     """Unpacks (compressed or not) below the directory ``base``. ``keep_kind``: a directory never replaces a file, nor the
-    reverse. ``owner``: (uid, gid) of all that is made; None: what the archive says; both mean ids inside of ``ids``."""
+    reverse. ``owner``: (uid, gid) of all that is made; None: what the archive says; both mean ids inside of ``ids``.
+    ``whole``: the archive is of the directory itself, whose mode and owner it has too."""
     owners = _Owners(ids, owner)
     plain = Plain(source)
     archive = StreamReader(plain.read, MAX_MEMBERS)
@@ -62,6 +63,9 @@ def unpack(
             _place(root, f"{base.rstrip('/')}/{name}", base, header, archive, owners, keep_kind=keep_kind)
             if header.type == tar.DIR:
                 times.append((f"{base.rstrip('/')}/{name}", header.mtime_ns))
+        elif whole and header.type == tar.DIR:
+            with safefs.parent_of(root, base) as (parent, leaf):
+                _metadata(parent, leaf, header, owners)
     while plain.read(PIECE):
         pass  # What follows the end marker is read, or the sender would see a broken pipe.
     for path, moment in reversed(times):

@@ -19,7 +19,8 @@ def archive(images: list[SavedImage], layer_paths: Mapping[str, Path]) -> Genera
     """The archive's bytes (blocking generator, for a thread); ``layer_paths`` by diff ID."""
     documents = save_documents(images)
     layers = {
-        blob_path(diff_id): (diff_id, size, image.created_ns) for image in images for diff_id, size in image.layers
+        blob_path(diff_id): (diff_id, size, image.created_ns)
+        for top in images for image in (*top.others, top) for diff_id, size in image.layers
     }
     for name in ("blobs/", "blobs/sha256/"):
         yield encode_header(TarHeader(name.encode(), DIR, 0o755))

@@ -7,6 +7,7 @@ It asks over one connection (Control, LLBBridge) and serves its own files, secre
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import posixpath
 import secrets
@@ -19,11 +20,12 @@ from typing import Any
 from dockyard.build.doors.buildkit import filesync
 from dockyard.build.doors.buildkit.http2 import Headers, Wire
 from dockyard.build.doors.buildkit.rpc import NOT_FOUND, Call, Channel, Exchange, Routes, RpcError, serve, unary
-from dockyard.build.proto import control_pb2, gateway_pb2, rpc_pb2, session_pb2
+from dockyard.build.proto import content_pb2, control_pb2, gateway_pb2, rpc_pb2, session_pb2
 
 __all__ = ["Answer", "BuildClient", "ExchangeWire", "StreamPairWire", "connected", "dial", "wire_pair"]
 
 CONTROL, BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+CONTENT = "/containerd.services.content.v1.Content/"
 PIECE = 32 << 10
 Packet = session_pb2.Packet
 
@@ -126,6 +128,10 @@ class BuildClient:
     uploads: dict[str, bytes] = field(default_factory=dict)
     outputs: dict[int, bytes] = field(default_factory=dict)
     trees: dict[int, dict[str, bytes]] = field(default_factory=dict)
+    stores: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Content stores by ID, blobs by digest."""
+    cache_from: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    cache_to: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
     """Files that the daemon has asked the content of."""
     id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -141,6 +147,8 @@ class BuildClient:
             "/moby.buildkit.secrets.v1.Secrets/GetSecret": unary(session_pb2.GetSecretRequest, self._secret),
             "/moby.filesync.v1.Auth/Credentials": unary(session_pb2.CredentialsRequest, self._credentials),
             "/moby.upload.v1.Upload/Pull": self._upload,
+            f"{CONTENT}Read": self._read_blob,
+            f"{CONTENT}Write": self._write_blob,
             "/grpc.health.v1.Health/Check": unary(rpc_pb2.HealthCheckRequest, _healthy),
         }
 
@@ -159,6 +167,8 @@ class BuildClient:
             asked.exporter_deprecated = exporters[0][0]
             asked.exporter_attrs_deprecated.update(exporters[0][1])
         asked.exporters.extend(control_pb2.Exporter(type=kind, attrs=attrs) for kind, attrs in exporters)
+        asked.cache.imports.extend(control_pb2.CacheOptionsEntry(type=kind, attrs=attrs) for kind, attrs in self.cache_from)
+        asked.cache.exports.extend(control_pb2.CacheOptionsEntry(type=kind, attrs=attrs) for kind, attrs in self.cache_to)
         solving = asyncio.ensure_future(
             self.channel.ask(f"{CONTROL}Solve", asked, control_pb2.SolveResponse, timeout=120)
         )
@@ -266,6 +276,35 @@ class BuildClient:
     async def _credentials(self, call: Call, asked: session_pb2.CredentialsRequest) -> session_pb2.CredentialsResponse:
         user, secret = self.credentials.get(asked.host, ("", ""))
         return session_pb2.CredentialsResponse(username=user, secret=secret)
+
+    def _store(self, call: Call) -> dict[str, bytes]:
+        name = call.metadata.get("buildkit-attachable-store-id", [""])[0]
+        if name not in self.stores:
+            raise RpcError(NOT_FOUND, f"unknown store {name!r}")
+        return self.stores[name]
+
+    async def _read_blob(self, call: Call) -> None:
+        store, data = self._store(call), await call.recv()
+        blob = store.get(content_pb2.ReadContentRequest.FromString(data or b"").digest)
+        if blob is None:
+            raise RpcError(NOT_FOUND, "content not found")
+        for start in range(0, len(blob), PIECE):
+            await call.send(content_pb2.ReadContentResponse(offset=start, data=blob[start : start + PIECE]))
+
+    async def _write_blob(self, call: Call) -> None:
+        """As containerd's store: a blob that is there already is refused at its commit."""
+        store, blob = self._store(call), bytearray()
+        while (data := await call.recv()) is not None:
+            asked = content_pb2.WriteContentRequest.FromString(data)
+            if asked.offset not in (0, len(blob)):
+                raise RpcError(11, f"offset {asked.offset}, {len(blob)} expected")
+            blob += asked.data
+            digest = "sha256:" + hashlib.sha256(blob).hexdigest()
+            if asked.action == content_pb2.COMMIT:
+                if digest in store:
+                    raise RpcError(6, f"content {digest}: already exists")
+                store[digest] = bytes(blob)
+            await call.send(content_pb2.WriteContentResponse(action=asked.action, offset=len(blob), digest=digest))
 
     async def _upload(self, call: Call) -> None:
         content = self.uploads[call.metadata["urlpath"][0].lstrip("/")]

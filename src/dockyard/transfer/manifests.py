@@ -6,7 +6,7 @@ What a digest names is never re-encoded: ``RawManifest.raw`` goes to the store a
 from __future__ import annotations
 
 import platform as host
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,13 +248,26 @@ def parse_config(raw: bytes, layers: int, ref: str) -> ImageConfig:
 
 def write_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> RawManifest:
     """Docker schema 2 if all layers are gzip in Docker's type, else OCI. Indented by 3, as distribution writes it."""
-    docker = all(layer.media_type == DOCKER_LAYER for layer in layers)
+    return _written(config, layers, docker=all(layer.media_type == DOCKER_LAYER for layer in layers))
+
+
+def write_oci_manifest(
+    config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
+) -> RawManifest:
+    """What an index of OCI's refers to."""
+    return _written(config, layers, docker=False, annotations=annotations)
+
+
+def _written(
+    config: Descriptor, layers: Sequence[Descriptor], *, docker: bool, annotations: Mapping[str, str] | None = None
+) -> RawManifest:
     media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
     document = {
         "schemaVersion": 2,
         "mediaType": media_type,
         "config": _plain(config, DOCKER_CONFIG if docker else OCI_CONFIG),
         "layers": [_plain(layer, layer.media_type if docker else to_oci(layer.media_type)) for layer in layers],
+        **({"annotations": dict(annotations)} if annotations else {}),
     }
     raw = msgspec.json.format(msgspec.json.encode(document), indent=3)
     return RawManifest(media_type, sha256_of(raw), raw)

@@ -68,6 +68,15 @@ class RawManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A document that a push sends besides layers: a blob, or a manifest (put by its digest, or under a tag)."""
+
+    media_type: str
+    raw: bytes
+    manifest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a registry says about its rate limit; texts as sent."""
 

@@ -6,7 +6,7 @@ original manifest, those bytes are put, not a manifest of our own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 
 from dockyard.errors import DockyardError, InvalidParameter, Unauthorized, Unavailable
@@ -18,7 +18,7 @@ from .download import CHUNK, short_id
 from .errors import NO_LOCAL_TAG
 from .feed import Feed
 from .manifests import DOCKER_CONFIG, Descriptor, ImageManifest, parse_manifest, write_manifest
-from .model import RawManifest
+from .model import Part, RawManifest
 from .ports import ImageStore, LocalImage
 from .records import Known, Records
 from .repository import Repository
@@ -29,6 +29,9 @@ MAX_CHECKS = 4
 MAX_UPLOADS = 3
 """Attempts for one blob."""
 RETRY_PAUSE = 1.0
+
+Compose = Callable[[Mapping[Digest, Descriptor]], Sequence[Part]]
+"""What is to be pushed besides the layers, once it is known what these have become there; pure, called in a thread."""
 
 
 class Push:
@@ -57,6 +60,23 @@ class Push:
         for each, image in images:
             self._one(each, image)
 
+    def run_parts(self, ref: ImageRef, layers: Sequence[Digest], compose: Compose) -> None:
+        """Layers, then what ``compose`` makes of them in its order; the last manifest gets the tag. The caller holds the
+        layers. Raises as ``run``."""
+        self._feed.say(f"The push refers to repository [{ref.name}]")
+        parts = compose(self._push_all(ref, layers, {}))
+        for place, part in enumerate(parts, 1):
+            self._cancel.check()
+            digest = sha256_of(part.raw)
+            if part.manifest:
+                last = place == len(parts)
+                self._target.put_manifest((ref.tag or digest) if last else digest, part.media_type, part.raw)
+            elif not self._target.has_blob(digest):
+                self._target.finish_upload(self._target.start_upload(), digest, part.raw)
+        digest, size = sha256_of(parts[-1].raw), len(parts[-1].raw)
+        self._feed.say(f"{ref.tag}: digest: {digest} size: {size}")
+        self._feed.aux({"Tag": ref.tag or "", "Digest": digest, "Size": size})
+
     def _one(self, ref: ImageRef, image: LocalImage) -> None:
         original = _original(image, ref)
         layers = self._push_layers(ref, image, original)
@@ -75,13 +95,19 @@ class Push:
         return write_manifest(config, layers)
 
     def _push_layers(self, ref: ImageRef, image: LocalImage, original: ImageManifest | None) -> list[Descriptor]:
+        hints = dict(zip(image.layers, original.layers, strict=True)) if original else {}
+        done = self._push_all(ref, image.layers, hints)
+        return [done[diff_id] for diff_id in image.layers]
+
+    def _push_all(
+        self, ref: ImageRef, layers: Sequence[Digest], hints: Mapping[Digest, Descriptor]
+    ) -> dict[Digest, Descriptor]:
+        """Each layer once, from the top; ``hints``: what a layer was when it was pulled."""
         started: dict[Digest, Future[Descriptor]] = {}
-        for place in reversed(range(len(image.layers))):
-            diff_id = image.layers[place]
+        for diff_id in reversed(layers):
             if diff_id not in started:
-                hint = original.layers[place] if original else None
                 self._feed.state("Preparing", short_id(diff_id))
-                started[diff_id] = self._uploads.submit(self._layer, ref, diff_id, hint)
+                started[diff_id] = self._uploads.submit(self._layer, ref, diff_id, hints.get(diff_id))
         try:
             done = {diff_id: future.result() for diff_id, future in started.items()}
         except BaseException:
@@ -94,7 +120,7 @@ class Push:
         self._records.add(
             Known(diff_id, layer.digest, layer.size, layer.media_type, ref.name) for diff_id, layer in done.items()
         )
-        return [done[diff_id] for diff_id in image.layers]
+        return done
 
     # -- one layer ---------------------------------------------------------------------------------------------------
 

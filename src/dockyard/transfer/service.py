@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -12,21 +12,21 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dockyard.oci import ImageRef, parse_reference
+from dockyard.oci import Digest, ImageRef, parse_reference
 
 from . import lookup
 from .cancel import Cancel
-from .download import Downloads
+from .download import Downloads, download
 from .errors import PUSH_BY_DIGEST
 from .feed import Feed
-from .manifests import parse_platform
-from .model import ANONYMOUS, ANY_ROW, Auth, Context, LoginResult, Progress, SearchFilter, SearchRow
+from .manifests import Descriptor, parse_platform
+from .model import ANONYMOUS, ANY_ROW, Auth, Context, LoginResult, Progress, RawManifest, SearchFilter, SearchRow
 from .partial import Partials
 from .ports import ImageStore
 from .pull import Pull
-from .push import Push
+from .push import Compose, Push
 from .records import Records
-from .repository import Repository
+from .repository import MAX_CONFIG, Repository, first_good
 from .session import Session, TokenCache
 from .settings import Endpoint, Settings, endpoints_for
 from .transport import Transport
@@ -86,14 +86,60 @@ class Transfer:
         if name.digest:
             raise PUSH_BY_DIGEST()
         name = name if all_tags else name.with_default_tag()
+        feed, cancel, operation = self._push(name, auth)
+        work = functools.partial(operation.run, name, all_tags=all_tags)
+        return await _begun(feed.run(self._operations, work, cancel))
+
+    async def push_parts(
+        self, ref: str | ImageRef, layers: Sequence[Digest], compose: Compose, *,
+        auth: Auth | Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[Progress]:  # fmt: skip
+        """Layers of the store, and the documents that ``compose`` makes of what they have become, under a tag: an index of
+        several images, a build's cache. As for push otherwise; the caller holds the layers until the end."""
+        name = _parse(ref).with_default_tag()
+        feed, cancel, operation = self._push(name, auth)
+        return await _begun(feed.run(self._operations, functools.partial(operation.run_parts, name, layers, compose), cancel))
+
+    def _push(self, name: ImageRef, auth: Auth | Mapping[str, Any] | None) -> tuple[Feed, Cancel, Push]:
         feed, cancel = Feed(asyncio.get_running_loop()), Cancel()
         target = self._repositories(name, as_auth(auth), cancel, "push")[-1]
-        operation = Push(
+        return feed, cancel, Push(
             target, self._store, self._records, self._uploads, feed, cancel, self._settings.push_compression,
             self._settings.push_chunk,
         )  # fmt: skip
-        work = functools.partial(operation.run, name, all_tags=all_tags)
-        return await _begun(feed.run(self._operations, work, cancel))
+
+    async def manifest(
+        self, ref: str | ImageRef, digest: str = "", *, auth: Auth | Mapping[str, Any] | None = None
+    ) -> RawManifest:
+        """What the name stands for in its registry, or a manifest of the same repository. Raises NotFound."""
+        name, cancel = _parse(ref).with_default_tag(), Cancel()
+        sources = self._repositories(name, as_auth(auth), cancel, "pull")
+        wanted = digest or name.digest or name.tag or ""
+        return await self._threaded(lambda: first_good(sources, lambda each: each.manifest(wanted)), cancel)
+
+    async def blob(
+        self, ref: str | ImageRef, digest: Digest, *, auth: Auth | Mapping[str, Any] | None = None, limit: int = MAX_CONFIG
+    ) -> bytes:
+        """A small blob of the name's repository, verified. Raises NotFound, DataLoss."""
+        cancel = Cancel()
+        sources = self._repositories(_parse(ref), as_auth(auth), cancel, "pull")
+        return await self._threaded(lambda: first_good(sources, lambda each: each.blob_bytes(digest, limit)), cancel)
+
+    async def layer(
+        self, ref: str | ImageRef, blob: Descriptor, diff_id: Digest, *, auth: Auth | Mapping[str, Any] | None = None
+    ) -> None:
+        """One layer of the name's repository into the store, verified against both digests. The caller holds ``diff_id``
+        by a lease of its own. Raises NotFound, DataLoss."""
+        feed, cancel = Feed(asyncio.get_running_loop()), Cancel()
+        sources = self._repositories(_parse(ref), as_auth(auth), cancel, "pull")
+        attempts = self._settings.max_download_attempts
+
+        def work() -> None:
+            if not self._store.has_layer(diff_id):
+                download(sources, blob, diff_id, self._store, feed, cancel, attempts, self._downloads.partials)
+
+        future, _ = self._downloads.start(diff_id, work)
+        await self._threaded(lambda: self._downloads.fetch(diff_id, work, cancel, future), cancel)
 
     async def distribution(self, ref: str | ImageRef, auth: Auth | Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The document of GET /distribution/{name}/json: descriptor and platforms, nothing downloaded."""

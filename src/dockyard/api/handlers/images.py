@@ -140,3 +140,12 @@ async def build_cancel(call: Call) -> Answer:
 
 async def build_prune(call: Call) -> Answer:
     return answers.json(await call.engine.builds.prune(call.request.query, call.filters()))
+
+
+async def build_mount(call: Call) -> Answer:
+    return answers.tar(await call.engine.builds.mount(call.text("id")))
+
+
+async def build_mount_fill(call: Call) -> Answer:
+    await call.engine.builds.fill_mount(call.text("id"), call.stream())
+    return answers.empty()

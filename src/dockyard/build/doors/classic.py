@@ -47,6 +47,9 @@ class NoSession:
     async def ssh_socket(self, id: str) -> str | None:
         return None
 
+    async def content_store(self, name: str) -> None:
+        return None
+
 
 class ContextSource:
     """A context that is here already. ``inline`` is a Dockerfile that came without one."""
@@ -95,7 +98,8 @@ class ClassicDoor:
 
     def _only_given_cache(self, request: Request) -> Request:
         """As moby's: with cachefrom these images alone are trusted as a cache; where none of them is here, nothing is."""
-        if request.cache_from and not any(self._builder.has_image(ref) for ref in request.cache_from):
+        bare = [text for text in request.cache_from if "=" not in text]
+        if bare and len(bare) == len(request.cache_from) and not any(self._builder.has_image(ref) for ref in bare):
             return msgspec.structs.replace(request, no_cache=True)
         return request
 

@@ -77,7 +77,8 @@ def parse_build_query(query: Query, auths: Mapping[str, Any], default_id: str) -
         cpuset_mems=text("cpusetmems"), cgroup_parent=text("cgroupparent"),
         ulimits=tuple(f"{u.Name}={u.Soft}:{u.Hard}" for u in ulimits),
         security_opt=tuple(_document(text("securityopt"), list[str], "security options")),
-        cache_from=tuple(_document(text("cachefrom"), list[str], "cache-from")), remote=text("remote"),
+        cache_from=tuple(_document(text("cachefrom"), list[str], "cache-from")),
+        cache_to=tuple(_document(text("cacheto"), list[str], "cache-to")), remote=text("remote"),
         entitlements=("network.host",), isolation=isolation, keep_failed=not flag("rm", True),
         id=text("buildid") or default_id, auths=_auths(auths),
     )  # fmt: skip

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"dockyard/build/proto/content.proto\x12\x19\x64ockyard.buildkit.content\"$\n\x04Info\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"\x1d\n\x0bInfoRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"=\n\x0cInfoResponse\x12-\n\x04info\x18\x01 \x01(\x0b\x32\x1f.dockyard.buildkit.content.Info\"B\n\x12ReadContentRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\"3\n\x13ReadContentResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"dockyard/build/proto/content.proto\x12\x19\x64ockyard.buildkit.content\"$\n\x04Info\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"\x1d\n\x0bInfoRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"=\n\x0cInfoResponse\x12-\n\x04info\x18\x01 \x01(\x0b\x32\x1f.dockyard.buildkit.content.Info\"B\n\x12ReadContentRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\"3\n\x13ReadContentResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x99\x01\n\x13WriteContentRequest\x12\x36\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32&.dockyard.buildkit.content.WriteAction\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x10\n\x08\x65xpected\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"}\n\x14WriteContentResponse\x12\x36\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32&.dockyard.buildkit.content.WriteAction\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\r\n\x05total\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t*.\n\x0bWriteAction\x12\x08\n\x04STAT\x10\x00\x12\t\n\x05WRITE\x10\x01\x12\n\n\x06\x43OMMIT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dockyard.build.proto.content_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_WRITEACTION']._serialized_start=601
+  _globals['_WRITEACTION']._serialized_end=647
   _globals['_INFO']._serialized_start=65
   _globals['_INFO']._serialized_end=101
   _globals['_INFOREQUEST']._serialized_start=103
@@ -41,4 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READCONTENTREQUEST']._serialized_end=263
   _globals['_READCONTENTRESPONSE']._serialized_start=265
   _globals['_READCONTENTRESPONSE']._serialized_end=316
+  _globals['_WRITECONTENTREQUEST']._serialized_start=319
+  _globals['_WRITECONTENTREQUEST']._serialized_end=472
+  _globals['_WRITECONTENTRESPONSE']._serialized_start=474
+  _globals['_WRITECONTENTRESPONSE']._serialized_end=599
 # @@protoc_insertion_point(module_scope)

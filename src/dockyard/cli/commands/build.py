@@ -12,10 +12,11 @@ from dockyard.cli.flags import Options, Refusal, UsageError
 from dockyard.cli.request.values import size
 from dockyard.cli.shell import Shell
 from dockyard.client import quote
-from dockyard.errors import Code, InvalidParameter, System
+from dockyard.errors import Code, InvalidParameter, NotFound, System
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TextIO
 
     from dockyard.cli.context import LocalContext
 
@@ -23,8 +24,13 @@ Json = dict[str, Any]
 FLAGS = {
     "build": """
     --add-host HOST:IP...  Add a line to /etc/hosts of steps
+    --allow NAME...        Grant network.host or security.insecure
+    --annotation TEXT...   KEY=VALUE, or manifest|index:KEY=VALUE
+    --attest ATTRS...      Attest: type=sbom or type=provenance
     --build-arg KEY=VALUE...  Build argument (KEY: from here)
-    --cache-from IMAGE...  Images that may serve as a cache
+    --build-context NAME=PLACE...  One more: DIRECTORY, URL, docker-image://REF
+    --cache-from CACHE...  IMAGE, type=registry,ref=R, type=local,src=DIR
+    --cache-to CACHE...    type=inline|registry|local,ref=R|dest=DIR
     --call METHOD          Only answer: check, outline, targets
     --check                Same as --call check
     --cgroup-parent GROUP  Parent cgroup of steps
@@ -39,18 +45,27 @@ FLAGS = {
     --iidfile FILE         Write the image's ID to a file
     --json                 Print the engine's messages as they come
     --label KEY=VALUE...   Label of the image
+    --load                 Accepted: the image is kept here anyway
 -m, --memory BYTES         Memory limit of steps
     --memory-swap BYTES    Memory and swap limit of steps
+    --metadata-file FILE   Write digests and names as JSON
     --network NETWORK      Network of RUN (any network, host, none)
     --no-cache             Use no cache
-    --platform OS/ARCH     Platform to build for
-    --progress MODE        auto, plain or quiet (default auto)
+    --no-cache-filter STAGE...  Use no cache for these stages
+-o, --output OUTPUT...     DIRECTORY, - or type=tar|oci|docker|image,...
+    --platform LIST...     OS/ARCH to build for, one or several
+    --progress MODE        auto, tty, plain, quiet or rawjson
+    --provenance VALUE     --attest type=provenance (true, mode=max)
     --pull                 Always ask for newer base images
+    --push                 Push the image to its registry
 -q, --quiet                Print the image's ID only
     --rm                   Accepted: nothing is left of a step
+    --sbom VALUE           --attest type=sbom (true)
+    --secret ATTRS...      Secret of RUN: id=NAME,src=FILE or env=VAR
     --security-opt OPTION...  Security options of steps
     --shm-size BYTES       Size of /dev/shm in steps
     --squash               Make one layer of all
+    --ssh ID...            Agent of RUN: default, or ID=SOCKET
 -t, --tag NAME...          Name of the image
     --target STAGE         Stage to build
     --ulimit NAME=SOFT:HARD...  Limits of processes in steps
@@ -58,12 +73,20 @@ FLAGS = {
 }
 EXAMPLES = {
     "build": "dockyard build -t app:1 .\ndockyard build --explain .\ndockyard build --check .\n"
-    "dockyard build -f - . < Dockerfile\ndockyard build https://host/repository.git#main:folder",
+    "dockyard build -f - . < Dockerfile\ndockyard build https://host/repository.git#main:folder\n"
+    "dockyard build --secret id=token,src=token.txt --ssh default .\n"
+    "dockyard build --platform linux/amd64,linux/arm64 -t host/app:1 --push .\n"
+    "dockyard build -o type=local,dest=out .",
 }
 PATIENCE = 24 * 3600.0
 """Seconds that a step may stay silent."""
 BUILD_FAILED = Code("DY-CLI-024", System, "{told}")
 NO_SUCH_CALL = Code("DY-CLI-025", InvalidParameter, "--call {name}: check, outline or targets are known")
+_SESSION_FLAGS = (
+    "allow", "annotation", "attest", "build-context", "metadata-file", "no-cache-filter", "output", "provenance", "push",
+    "sbom", "secret", "ssh",
+)  # fmt: skip
+"""What POST /build has no room for."""
 _REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
@@ -72,6 +95,8 @@ def build(shell: Shell, options: Options) -> int:
     call = "check" if options.on("check") else options.text("call")
     if call and call != "build":
         return _answer(shell, options, place, call)
+    if _needs_session(options) or _cached_elsewhere(shell, options):
+        return _over_buildkit(shell, options, place)
     pairs, body = _input(options, place)
     query = "&".join(f"{name}={quote(value)}" for name, value in [*pairs, *_wishes(options)])
     headers = {"Content-Type": "application/x-tar", "X-Registry-Config": _credentials()}
@@ -79,6 +104,83 @@ def build(shell: Shell, options: Options) -> int:
     if options.on("json"):
         return _raw(shell, messages)
     return _shown(shell, options, messages)
+
+
+def _needs_session(options: Options) -> bool:
+    caches = [*options.all("cache-from"), *options.all("cache-to")]
+    return (
+        any(options.given(flag) for flag in _SESSION_FLAGS)
+        or any("type=local" in word.split(",") for word in caches)
+        or len([item for word in options.all("platform") for item in word.split(",") if item]) > 1
+        or options.text("progress") == "rawjson"
+    )
+
+
+def _cached_elsewhere(shell: Shell, options: Options) -> bool:
+    """POST /build takes the caches of images that are here, as moby's builder does; of others BuildKit asks the registry."""
+    for word in options.all("cache-from"):
+        if "=" not in word:
+            try:
+                shell.client.request("GET", f"/images/{quote(word)}/json")
+            except NotFound:
+                return True
+    return False
+
+
+def _over_buildkit(shell: Shell, options: Options, place: str) -> int:
+    """As BuildKit's client."""
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from dockyard.cli.buildkit.run import Build
+    from dockyard.cli.buildkit.wish import wish_of
+
+    with ExitStack() as stack:
+        wish = wish_of(options, place, build_args(options.all("build-arg")), stack)
+        to_stdout = any(output.dest == "-" for output in wish.outputs)
+        if to_stdout and shell.on_terminal:
+            raise Refusal("refusing to write an archive to a terminal: --output type=...,dest=FILE, or redirect")
+        mode = _mode(shell, options)
+        build = Build(shell.client, wish, mode=mode)
+        if mode == "rawjson":
+            failed = ""
+            for message in build.messages():
+                failed = failed or message.get("error", "")
+                if "raw" in message:
+                    print(message["raw"], file=sys.stderr)
+            if failed:
+                raise BUILD_FAILED(told=failed)
+        else:
+            _draw(shell, build.messages(), mode, out=sys.stderr if to_stdout else None)
+    if options.given("iidfile"):
+        _write_id(options.text("iidfile"), build.image)
+    if options.given("metadata-file"):
+        try:
+            build.write_metadata(Path(options.text("metadata-file")))
+        except OSError as error:
+            raise Refusal(f"cannot write {options.text('metadata-file')}: {error.strerror}") from None
+    if mode == "quiet" and not to_stdout:
+        shell.say(build.image)
+    return 0
+
+
+def _draw(shell: Shell, messages: Iterator[Json], mode: str, out: TextIO | None) -> None:
+    from dockyard.cli.buildview import BuildView
+
+    view = BuildView(plain=mode == "plain", quiet=mode == "quiet", out=out)
+    view.show(messages)
+    if view.error:
+        raise BUILD_FAILED(told=view.error)
+
+
+def _mode(shell: Shell, options: Options) -> str:
+    """tty, plain, quiet or rawjson. Raises UsageError."""
+    mode = options.text("progress", "auto")
+    if mode not in ("auto", "plain", "quiet", "tty", "rawjson"):
+        raise UsageError(f'invalid argument "{mode}" for "--progress" flag: auto, tty, plain, quiet or rawjson is expected')
+    if options.on("quiet"):
+        return "quiet"
+    return mode if mode != "auto" else "tty" if shell.on_terminal else "plain"
 
 
 def _input(options: Options, place: str) -> tuple[list[tuple[str, str]], Any]:
@@ -106,7 +208,8 @@ def _wishes(options: Options) -> list[tuple[str, str]]:
     out = [("t", tag) for tag in options.all("tag")] + [("extrahosts", host) for host in options.all("add-host")]
     documents: list[tuple[str, Any]] = [
         ("buildargs", build_args(options.all("build-arg"))), ("labels", _pairs(options.all("label"))),
-        ("cachefrom", options.all("cache-from")), ("ulimits", [_ulimit(word) for word in options.all("ulimit")]),
+        ("cachefrom", options.all("cache-from")), ("cacheto", options.all("cache-to")),
+        ("ulimits", [_ulimit(word) for word in options.all("ulimit")]),
         ("securityopt", options.all("security-opt")),
     ]  # fmt: skip
     out += [(name, json.dumps(value)) for name, value in documents if value]
@@ -164,11 +267,9 @@ def _shown(shell: Shell, options: Options, messages: Iterator[Json]) -> int:
     from dockyard.cli.buildview import BuildView, explained
     from dockyard.cli.output import terminal_width
 
-    mode = options.text("progress", "auto")
-    if mode not in ("auto", "plain", "quiet", "tty"):
-        raise UsageError(f'invalid argument "{mode}" for "--progress" flag: auto, plain or quiet is expected')
-    quiet = options.on("quiet") or mode == "quiet"
-    view = BuildView(plain=mode == "plain" or (mode == "auto" and not shell.on_terminal), quiet=quiet)
+    mode = _mode(shell, options)
+    quiet = mode == "quiet"
+    view = BuildView(plain=mode == "plain", quiet=quiet)
     view.show(messages)
     if options.on("explain") and view.steps:
         shell.say()

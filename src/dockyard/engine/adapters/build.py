@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+import platform as machine
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,25 @@ import msgspec
 
 from dockyard.build.errors import FETCH_FAILED
 from dockyard.build.model import BaseImage, Layer, Request
+from dockyard.build.plan import host_platform
 from dockyard.build.ports import Lease, Stubs, Told
 from dockyard.build.stubs import left_out
 from dockyard.errors import DockyardError, NotFound
 from dockyard.kernel import mount as kmount
 from dockyard.kernel import safefs
 from dockyard.oci import Digest, ImageRef, parse_reference
+from dockyard.oci.documents import Descriptor
 from dockyard.storage import Image, Store
 from dockyard.storage import Lease as StoreLease
+from dockyard.storage.pipe import stream_from_thread
 from dockyard.transfer import Transfer
+from dockyard.transfer.compress import Packed
+from dockyard.transfer.manifests import ImageIndex, choose, parse_manifest, parse_platform
 
-__all__ = ["BuildImages", "BuildLayers"]
+__all__ = ["DOCKER_HUB", "BuildImages", "BuildLayers", "auth_for"]
 
 DOCKER_HUB = "https://index.docker.io/v1/"
+READ_PIECE = 1 << 20
 
 Emit = Callable[..., None]
 
@@ -34,32 +42,64 @@ class BuildImages:
         self._store, self._transfer, self._emit = store, transfer, emit
         self.lent: dict[str, BaseImage] = {}
         """Results of builds that other builds stand on without being recorded, by reference."""
+        self._foreign: dict[tuple[str, str], str] = {}
+        """Images for platforms that are not this machine's, by (reference, platform): no name leads to them."""
 
     async def resolve(self, ref: str, platform: str, request: Request, told: Told | None = None) -> BaseImage:
         if ref in self.lent:
             return self.lent[ref]
-        found = None if request.pull else self._local(ref, platform)
+        found = None if request.pull else self._local(ref, platform) or self._local(self._foreign.get((ref, platform), ""), platform)
         if found is None:
-            await self._pull(parse_reference(ref).with_default_tag(), platform, request, told or _silent)
-            found = self._local(ref, platform)
+            found = await self._fetched(ref, platform, request, told or _silent)
         if found is None:
             raise FETCH_FAILED(url=ref, cause=f"the image is not for {platform}")
         digest = found.repo_digests[0].rpartition("@")[2] if found.repo_digests else ""
         document = msgspec.json.decode(found.config.raw)
         return BaseImage(ref, found.id, document, tuple(found.diff_ids), digest)
 
+    async def _fetched(self, ref: str, platform: str, request: Request, told: Told) -> Image | None:
+        """Pulled by name; for another platform by the digest of its manifest, or the name would move to an image that this
+        machine cannot run. Raises FETCH_FAILED and the registry's errors."""
+        name = parse_reference(ref).with_default_tag()
+        other = self._local(ref, "")
+        if _same_machine(platform):
+            await self._pull(name, platform, request, told)
+            return self._local(ref, platform)
+        try:
+            digest = await self._digest_of(name, platform, request)
+            await self._pull(replace(name, tag=None, digest=digest), platform, request, told)
+        except DockyardError as error:
+            if other is None:
+                raise
+            here = f"{other.config.document.os}/{other.config.document.architecture}"
+            raise FETCH_FAILED(url=ref, cause=f"it is here for {here} only, and for {platform}: {error}") from error
+        found = self._local(str(replace(name, tag=None, digest=digest)), platform)
+        if found is not None:
+            self._foreign[ref, platform] = found.id
+        return found
+
+    async def _digest_of(self, name: ImageRef, platform: str, request: Request) -> Digest:
+        raw = await self._transfer.manifest(name, auth=auth_for(name, request.auths))
+        document = parse_manifest(raw, name.familiar)
+        return choose(document, parse_platform(platform)).digest if isinstance(document, ImageIndex) else raw.digest
+
     def _local(self, ref: str, platform: str) -> Image | None:
+        """``platform`` "": any."""
+        if not ref:
+            return None
         try:
             image = self._store.get_image(ref)
         except NotFound:
             return None
         document = image.config.document
+        if not platform:
+            return image
         system, _, rest = platform.partition("/")
         wanted = (system, rest.partition("/")[0])
         return image if wanted == (document.os or system, document.architecture or wanted[1]) else None
 
     async def _pull(self, name: ImageRef, platform: str, request: Request, told: Told) -> None:
-        async for message in await self._transfer.pull(name, platform=platform, auth=_auth_for(name, request.auths)):
+        async for message in await self._transfer.pull(name, platform=platform, auth=auth_for(name, request.auths)):
             if error := message.get("errorDetail"):
                 raise FETCH_FAILED(url=name.familiar, cause=error.get("message", ""))
             amount = message.get("progressDetail") or {}
@@ -86,11 +126,16 @@ class BuildImages:
         return {str(layer) for layer in self._store.images.used_layers()}
 
 
+def _same_machine(wanted: str) -> bool:
+    system, _, rest = wanted.partition("/")
+    return f"{system}/{rest.partition('/')[0]}" == host_platform(machine.machine())
+
+
 def _silent(_layer: str, _status: str, _current: int, _total: int) -> None:
     """For who shows nothing."""
 
 
-def _auth_for(name: ImageRef, auths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def auth_for(name: ImageRef, auths: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """X-Registry-Config names registries as ``docker login`` stored them."""
     keys = [DOCKER_HUB, "index.docker.io", "docker.io"] if name.domain == "docker.io" else [name.domain]
     for key in (*keys, *(f"https://{key}" for key in keys)):
@@ -130,6 +175,19 @@ class BuildLayers:
     async def commit(self, pieces: Callable[[], Generator[bytes, None, None]], lease: Lease) -> Layer:
         layer = await self._store.ingest_pieces(pieces, _inner(lease))
         return Layer(layer.diff_id, layer.content_size)
+
+    async def ingest(self, chunks: AsyncIterator[bytes], blob: Descriptor, diff_id: str, lease: Lease) -> Layer:
+        layer, _ = await self._store.ingest_layer(
+            chunks, _inner(lease), digest=Digest(blob.digest), size=blob.size, diff_id=Digest(diff_id)
+        )
+        return Layer(layer.diff_id, layer.content_size)
+
+    def packed(self, diff_id: str) -> AsyncIterator[bytes]:
+        return stream_from_thread(self._store.threads, self._packed(diff_id))
+
+    def _packed(self, diff_id: str) -> Generator[bytes, None, None]:
+        with open(self._store.layers.path(Digest(diff_id), "layer.tar"), "rb", buffering=0) as file:
+            yield from Packed(iter(lambda: file.read(READ_PIECE), b""), "gzip")
 
     async def merge(self, chain: Sequence[str], lease: Lease) -> Layer:
         layer = await self._store.merge_layers([Digest(item) for item in chain], _inner(lease))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,10 +18,11 @@ from typing import Any
 
 import msgspec
 
-from dockyard.build.errors import BAD_OPTION, STEP_FAILED
+from dockyard.build.errors import BAD_OPTION, FOREIGN_STEP, STEP_FAILED
+from dockyard.build.plan import host_platform
 from dockyard.build.ports import BindMount, Output, Place, Process
 from dockyard.engine.usernamespace import SHARED_WITH_HOST, UserNamespace
-from dockyard.kernel import cgroup, process, safefs
+from dockyard.kernel import binfmt, cgroup, process, safefs
 from dockyard.model import ContainerConfig, EndpointSettings, HostConfig, Ulimit
 from dockyard.network import Controller, SandboxSpec
 from dockyard.runtime import HostFacts, devices, make_spec, messages, users
@@ -34,6 +36,7 @@ HOSTNAME = "buildkitsandbox"
 """The same in every run: a name that changed would change what a step leaves."""
 READ_SIZE = 64 << 10
 DELETE_LIMIT = 20.0
+FOREIGN, TAIL = "exec format error", 512
 END_OF_OUTPUT = 5.0
 """Seconds that a pipe may stay open after the runtime has ended."""
 
@@ -53,8 +56,14 @@ class BuildExecutor:
         log = f"{bundle}/runtime.log"
         runtime = self._facts.runtime
         words = [*runtime.command, *runtime_globals(str(self._state), log, runtime.path), "run", "--bundle", str(bundle)]
-        code = await self._supervise([*words, "--no-new-keyring", process_.id], process_.id, output)
-        if code and (cause := last_error(log)):
+        said = _Tail(output)
+        code = await self._supervise([*words, "--no-new-keyring", process_.id], process_.id, said)
+        cause = last_error(log) if code else ""
+        if code and FOREIGN in (said.text + cause).lower():
+            wanted, here = process_.limits.platform, host_platform(platform.machine())
+            if wanted and wanted not in (here, *binfmt.emulated()):
+                raise FOREIGN_STEP(step=" ".join(process_.args), platform=wanted, host=here)
+        if cause:
             raise STEP_FAILED(step=" ".join(process_.args), cause=messages.translate(cause))
         return code
 
@@ -125,6 +134,21 @@ class BuildExecutor:
         await asyncio.to_thread(cgroup.kill, self._facts.cgroup, group)
         with suppress(OSError):
             await asyncio.to_thread(cgroup.remove, self._facts.cgroup, group)
+
+
+class _Tail:
+    """Passes output on and remembers the end of it: runtimes tell there why a program could not be executed."""
+
+    def __init__(self, output: Output) -> None:
+        self._output, self._end = output, b""
+
+    def __call__(self, fd: int, data: bytes) -> None:
+        self._end = data[-TAIL:] if len(data) >= TAIL else (self._end + data)[-TAIL:]
+        self._output(fd, data)
+
+    @property
+    def text(self) -> str:
+        return self._end.decode("utf-8", "replace")
 
 
 class _Pipe:

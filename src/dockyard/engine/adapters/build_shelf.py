@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import msgspec
 
-from dockyard.build.doors.buildkit.ports import PushProgress
+from dockyard.build.doors.buildkit.ports import Package, PushProgress
 from dockyard.build.model import BaseImage, Request
+from dockyard.build.ports import Written
 from dockyard.build.service import Result
 from dockyard.engine.adapters.build import DOCKER_HUB, BuildImages
+from dockyard.engine.adapters.build_cache import push_parts, told_of
 from dockyard.errors import System
 from dockyard.lib.clock import parse_rfc3339
-from dockyard.oci import Digest, parse_reference
+from dockyard.oci import Digest, parse_reference, sha256_of
 from dockyard.oci.archive import SavedImage
-from dockyard.oci.attestations import Attestation
+from dockyard.oci.attestations import Described, image_index
+from dockyard.oci.documents import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor
 from dockyard.storage import Store
 from dockyard.transfer import Transfer
+from dockyard.transfer import manifests as wire
 
 __all__ = ["BuildShelf"]
 
@@ -49,24 +53,37 @@ class BuildShelf:
     def take_back(self, reference: str) -> None:
         self._bases.lent.pop(reference, None)
 
-    def save(
-        self, result: Result, names: Sequence[str], attestations: Sequence[Attestation]
-    ) -> AsyncGenerator[bytes, None]:
+    def save(self, packages: Sequence[Package], names: Sequence[str]) -> AsyncGenerator[bytes, None]:
         refs = [parse_reference(name).with_default_tag() for name in names]
+        first, *others = [self._saved(package, tuple((str(ref), ref.familiar) for ref in refs)) for package in packages]
+        return self._store.save_unrecorded(replace(first, others=tuple(others)))
+
+    def _saved(self, package: Package, names: tuple[tuple[str, str], ...]) -> SavedImage:
+        result = package.result
         layers = [Digest(diff_id) for diff_id in result.diff_ids]
         created = msgspec.json.decode(result.config).get("created") or ""
-        image = SavedImage(
-            result.config, tuple((layer, self._store.layers.get(layer).size) for layer in layers),
-            tuple((str(ref), ref.familiar) for ref in refs), parse_rfc3339(created), tuple(attestations),
+        return SavedImage(
+            result.config, tuple((layer, self._store.layers.get(layer).size) for layer in layers), names,
+            parse_rfc3339(created), package.attestations, (), package.annotations,
         )  # fmt: skip
-        return self._store.save_unrecorded(image)
+
+    async def push_index(
+        self, name: str, packages: Sequence[Package], auth: Mapping[str, str], progress: PushProgress
+    ) -> Written:
+        ref = parse_reference(name).with_default_tag()
+        layers = list(dict.fromkeys(layer for package in packages for layer in package.result.diff_ids))
+
+        def documents(blobs: Mapping[str, Descriptor]) -> list[Written]:
+            return _index_of(packages, ref.familiar, blobs)
+
+        return await push_parts(self._transfer, ref, layers, documents, auth or None, progress)
 
     async def push(self, name: str, auth: Mapping[str, str], progress: PushProgress) -> str:
         digest = ""
         async for message in await self._transfer.push(parse_reference(name), auth=auth or None):
             if error := message.get("errorDetail"):
                 raise System(str(error.get("message", "the push failed")))
-            digest = _told(message, progress) or digest
+            digest = told_of(message, progress) or digest
         return digest
 
     async def config(self, ref: str, platform: str, auth: Mapping[str, str]) -> tuple[str, bytes]:
@@ -76,15 +93,24 @@ class BuildShelf:
         return base.digest or base.id, self._store.get_image(base.id).config.raw
 
 
-def _told(message: Mapping[str, Any], progress: PushProgress) -> str:
-    """Transfer's message as a transfer of the vertex; gives the digest where the message has it."""
-    if "aux" in message:
-        return str(message["aux"].get("Digest", ""))
-    if identity := message.get("id"):
-        detail = message.get("progressDetail") or {}
-        total, status = int(detail.get("total") or 0), str(message.get("status", ""))
-        done = status in ("Pushed", "Layer already exists", "Mounted from")
-        progress(f"pushing layer {identity}", int(detail.get("current") or total), total, done)
-    return ""
-
-
+def _index_of(packages: Sequence[Package], name: str, blobs: Mapping[str, Descriptor]) -> list[Written]:
+    """Configs and manifests of the images, then what is attested about them, the index last."""
+    written: list[Written] = []
+    described = []
+    for package in packages:
+        config = package.result.config
+        about = wire.Descriptor(OCI_CONFIG, len(config), sha256_of(config))
+        layers = [
+            wire.Descriptor(wire.to_oci(blobs[layer].media_type), blobs[layer].size, Digest(blobs[layer].digest))
+            for layer in package.result.diff_ids
+        ]
+        manifest = wire.write_oci_manifest(about, layers, package.annotations.manifest)
+        written += [Written(OCI_CONFIG, config), Written(manifest.media_type, manifest.raw, manifest=True)]
+        row = package.annotations.row(
+            {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.raw)}
+        )
+        described.append(Described(config, row, package.attestations))
+    if len(packages) == 1 and packages[0].alone:
+        return written
+    _, made = image_index(described, [name], packages[0].annotations.index)
+    return written + [Written(kind, raw, manifest=kind in (OCI_MANIFEST, OCI_INDEX)) for kind, raw in made]

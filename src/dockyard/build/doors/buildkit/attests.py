@@ -1,7 +1,7 @@
 """What a build attests: provenance of every build (made when asked for), and the packages of one that wants an SBOM.
 
-Both are rows of the build's history; an OCI archive carries those that were asked for by name. The image store keeps
-none, and a push sends none: where that was asked for, it is said.
+Both are rows of the build's history; an OCI archive and a push carry those that were asked for by name, in an index beside
+the image. The image store keeps none: where that was asked for, it is said.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from ...provenance import PREDICATE_TYPE as PROVENANCE
 from ...provenance import predicate
 from ...sbom import PREDICATE_TYPE as SBOM
 from ...sbom import find_packages, spdx
+from ...service import Result
+from .annotations import annotations_of
 from .errors import NOT_SERVED
 from .jobs import Job, Outcome
+from .ports import Package
 from .status import vertex_digest
 
-__all__ = ["asked_for", "check_pushed", "provenance", "sbom", "told"]
+__all__ = ["packages", "provenance", "sbom", "tell_where", "told"]
 
 SCANNER = "docker/buildkit-syft-scanner"
 """What clients name when they have no wish of their own; we scan ourselves."""
@@ -66,21 +69,28 @@ def explicit(attrs: Mapping[str, str]) -> set[str]:
     return {name for name, options in told(attrs).items() if options.get("inline-only", "false") != "true"}
 
 
-def check_pushed(job: Job, *, push: bool) -> None:
-    """Raises NotImplementedYet for a push that should carry attestations; tells where they stay else."""
-    wanted = explicit(job.attrs)
-    if wanted and push:
-        raise NOT_SERVED(what=f"pushing attestations ({', '.join(sorted(wanted))}), which -o type=oci keeps,")
-    if wanted:
-        text = "attestations stay in the build history: the image store keeps none (-o type=oci does)"
+def tell_where(job: Job, *, push: bool) -> None:
+    """A local image keeps none: that is said to who asked for some by name."""
+    if explicit(job.attrs) and not push:
+        text = "attestations stay in the build history: the image store keeps none (--push and -o type=oci do)"
         job.status.sink(Warned(text))
 
 
+async def packages(job: Job, outcome: Outcome, attrs: Mapping[str, str]) -> list[Package]:
+    """The images of an outcome, this machine's first, with what was asked to be attested about them, and with the
+    annotations among the exporter's attributes."""
+    each = [(part, part.result) for part in outcome.each if part.result is not None]
+    each.sort(key=lambda pair: pair[0].platform != outcome.platform)
+    return [
+        Package(result, tuple(await asked_for(job, part)), annotations_of(attrs, part.platform or job.builds.facts.platform))
+        for part, result in each
+    ]
+
+
 async def asked_for(job: Job, outcome: Outcome) -> list[Attestation]:
-    """For an archive that has room for them."""
     wanted = explicit(job.attrs)
     out = [Attestation(PROVENANCE, await provenance(job, outcome))] if "provenance" in wanted else []
-    return out + [Attestation(kind, text) for kind, text in job.documents.values() if kind == SBOM]
+    return out + ([Attestation(SBOM, job.packages[outcome.id])] if outcome.id in job.packages else [])
 
 
 async def provenance(job: Job, outcome: Outcome) -> bytes:
@@ -94,15 +104,22 @@ async def provenance(job: Job, outcome: Outcome) -> bytes:
 
 
 async def sbom(job: Job, outcome: Outcome) -> None:
-    """Lists the packages, where the build asked for it, into the job's documents."""
-    if "sbom" not in told(job.attrs) or outcome.result is None:
+    """Lists the packages of each image, where the build asked for it, into the job's documents."""
+    if "sbom" not in told(job.attrs):
         return
-    title = "[internal] listing packages for the SBOM"
+    for part in outcome.each:
+        if part.result is not None:
+            await _list_packages(job, part, part.result)
+
+
+async def _list_packages(job: Job, part: Outcome, result: Result) -> None:
+    title = f"[{part.platform}] listing packages for the SBOM" if part.platform else "[internal] listing packages for the SBOM"
     digest = vertex_digest(job.id, title)
     job.status.sink(VertexQueued(digest, title))
     job.status.sink(VertexStarted(digest, time.time()))
-    async with job.builds.builder.root(outcome.result) as root:
+    async with job.builds.builder.root(result) as root:
         packages, distribution = await job.builds.place.run(find_packages, root)
-    document = spdx(outcome.result.image, packages, distribution, rfc3339(int(job.created) * 1_000_000_000))
+    document = spdx(result.image, packages, distribution, rfc3339(int(job.created) * 1_000_000_000))
     job.documents["sha256:" + hashlib.sha256(document).hexdigest()] = (SBOM, document)
+    job.packages[part.id] = document
     job.status.sink(VertexDone(digest, time.time()))

@@ -36,12 +36,16 @@ def worker_of(facts: HostFacts) -> control_pb2.WorkerRecord:
     }  # fmt: skip
     if gateway := facts.gateway():
         labels["org.mobyproject.buildkit.worker.moby.host-gateway-ip"] = gateway
-    system, _, rest = facts.platform.partition("/")
-    architecture, _, variant = rest.partition("/")
     return control_pb2.WorkerRecord(
         id=facts.id, labels=labels, buildkit_version=_version(),
-        platforms=[llb_pb2.Platform(os=system, architecture=architecture, variant=variant)],
+        platforms=[platform_pb(each) for each in (facts.platform, *facts.emulated())],
     )  # fmt: skip
+
+
+def platform_pb(text: str) -> llb_pb2.Platform:
+    system, _, rest = text.partition("/")
+    architecture, _, variant = rest.partition("/")
+    return llb_pb2.Platform(os=system, architecture=architecture, variant=variant)
 
 
 def _version() -> control_pb2.BuildkitVersion:
@@ -87,8 +91,7 @@ class Control:
             return await export(job, outcome) | {k: v.decode() for k, v in outcome.metadata.items() if outcome.result is None}
         if asked.definition.operations:
             reference_in(asked.definition)  # refuses plain LLB
-        reference = await job.returned
-        return await export(job, job.outcome(reference) if reference else None)
+        return await export(job, job.joined(await job.returned))
 
     async def status(self, call: Call, asked: control_pb2.StatusRequest) -> None:
         job = await self.builds.job(asked.ref)

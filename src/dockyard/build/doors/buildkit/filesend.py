@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import TypeVar
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from dockyard.oci import tar
@@ -44,7 +46,7 @@ async def send_file(
     headers += [(f"exporter-md-{key}", value) for key, value in metadata.items() if value.isascii()]
     sent, told = 0, 0.0
     try:
-        async with session.channel.open(DIFF_COPY, headers) as exchange:
+        async with session.channel.open(DIFF_COPY, headers) as exchange, _reasons(exchange):
             buffer = bytearray()
             async for piece in pieces:
                 buffer += piece
@@ -67,11 +69,26 @@ async def send_file(
         raise EXPORT_FAILED(cause=error.message) from None
 
 
-async def send_tree(session: ClientSession, exporter: int, root: int, executor: Executor, report: Report) -> None:
-    """``root``: descriptor of a directory. Raises System."""
+@asynccontextmanager
+async def _reasons(exchange: Exchange) -> AsyncIterator[None]:
+    """A client that ends a transfer early has said why in its status. Raises RpcError then, StreamLost else."""
+    try:
+        yield
+    except StreamLost:
+        with suppress(StreamLost):
+            await exchange.recv()
+        raise
+
+
+Roots = Sequence[tuple[str, int]]
+"""(folder that it becomes, "" for the top; descriptor of a directory), sorted."""
+
+
+async def send_tree(session: ClientSession, exporter: int, roots: Roots, executor: Executor, report: Report) -> None:
+    """Raises System."""
     try:
         async with session.channel.open(DIFF_COPY, [(EXPORTER_ID, str(exporter))]) as exchange:
-            await _Sender(exchange, RootTree(root), executor, report).run()
+            await _Sender(exchange, roots, executor, report).run()
     except StreamLost:
         raise EXPORT_FAILED(cause="the client ended the transfer") from None
     except RpcError as error:
@@ -79,9 +96,9 @@ async def send_tree(session: ClientSession, exporter: int, root: int, executor: 
 
 
 class _Sender:
-    def __init__(self, exchange: Exchange, tree: RootTree, executor: Executor, report: Report) -> None:
-        self.exchange, self.tree, self.executor, self.report = exchange, tree, executor, report
-        self.files: dict[int, Entry] = {}
+    def __init__(self, exchange: Exchange, roots: Roots, executor: Executor, report: Report) -> None:
+        self.exchange, self.roots, self.executor, self.report = exchange, roots, executor, report
+        self.files: dict[int, tuple[RootTree, Entry]] = {}
         self.asked: asyncio.Queue[int] = asyncio.Queue()
         self.sent = 0
 
@@ -125,19 +142,25 @@ class _Sender:
 
     async def _list(self) -> None:
         count = 0
-        async for entry in _threaded(self.tree.walk(ROOT), self.executor, BATCH):
-            if entry.kind in (tar.CHAR, tar.BLOCK_DEV):
-                continue
-            if entry.kind == tar.REG:
-                self.files[count] = entry
-            await self.exchange.send(Packet(type=Packet.STAT, stat=stat_of(entry)))
-            count += 1
+        for folder, root in self.roots:
+            tree = RootTree(root)
+            if folder:
+                await self.exchange.send(Packet(type=Packet.STAT, stat=stat_of(_below(folder, ROOT))))
+                count += 1
+            async for entry in _threaded(tree.walk(ROOT), self.executor, BATCH):
+                if entry.kind in (tar.CHAR, tar.BLOCK_DEV):
+                    continue
+                if entry.kind == tar.REG:
+                    self.files[count] = (tree, entry)
+                await self.exchange.send(Packet(type=Packet.STAT, stat=stat_of(_below(folder, entry))))
+                count += 1
         await self.exchange.send(Packet(type=Packet.STAT))
 
     async def _files(self) -> None:
         while True:
             number = await self.asked.get()
-            async for piece in _threaded(self.tree.read(self.files.pop(number)), self.executor, 1):
+            tree, entry = self.files.pop(number)
+            async for piece in _threaded(tree.read(entry), self.executor, 1):
                 for start in range(0, len(piece), PIECE):
                     await self.exchange.send(Packet(type=Packet.DATA, id=number, data=piece[start : start + PIECE]))
                 self.sent += len(piece)
@@ -156,12 +179,21 @@ def stat_of(entry: Entry) -> session_pb2.Stat:
     )  # fmt: skip
 
 
-async def archive_of(root: int, executor: Executor) -> AsyncIterator[bytes]:
-    """A tar of the whole tree."""
-    tree = RootTree(root)
-    placed = [Placed(entry.path, entry) async for entry in _threaded(tree.walk(ROOT), executor, BATCH)]
-    async for piece in _threaded(pack(placed, tree, Packing()), executor, 64):
+async def archive_of(roots: Roots, executor: Executor) -> AsyncIterator[bytes]:
+    """A tar of the whole trees."""
+    placed: list[Placed] = []
+    for folder, root in roots:
+        tree = RootTree(root)
+        if folder:
+            placed.append(Placed(folder, _below(folder, ROOT)))
+        walked = _threaded(tree.walk(ROOT), executor, BATCH)
+        placed += [Placed(_below(folder, entry).path, entry, tree=tree) async for entry in walked]
+    async for piece in _threaded(pack(placed, RootTree(roots[0][1]), Packing()), executor, 64):
         yield piece
+
+
+def _below(folder: str, entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, path=f"{folder}/{entry.path}".rstrip("/")) if folder else entry
 
 
 async def _threaded(items: Iterator[T], executor: Executor, batch: int) -> AsyncIterator[T]:

@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ...errors import BAD_OPTION
+from ...cachespec import cache_text
+from ...dockerfile.syntax import asked_frontend, is_dockerfiles
+from ...errors import BAD_OPTION, FOREIGN_FRONTEND
 from ...model import Request
-from .errors import NOT_SERVED
 
-__all__ = ["LOCAL_CONTEXT", "LOCAL_DOCKERFILE", "UPLOAD_PREFIX", "check_frontend", "request_of"]
+__all__ = [
+    "LOCAL_CONTEXT", "LOCAL_DOCKERFILE", "UPLOAD_PREFIX", "check_frontend", "check_syntax", "for_platform", "normal_platform",
+    "platforms_of", "request_of",
+]  # fmt: skip
 
 LOCAL_CONTEXT, LOCAL_DOCKERFILE = "context", "dockerfile"
 UPLOAD_PREFIX = "http://buildkit-session/"
 """A context that the client feeds from its standard input."""
-OWN_FRONTENDS = ("docker/dockerfile", "docker.io/docker/dockerfile", "docker/dockerfile-upstream")
+MAX_PLATFORMS = 32
 NUMBERS = {
     "memory": "memory", "memswap": "memory_swap", "cpushares": "cpu_shares", "cpuperiod": "cpu_period",
     "cpuquota": "cpu_quota", "shm-size": "shm_size",
@@ -30,22 +34,27 @@ NUMBERS = {
 def check_frontend(name: str, opts: Mapping[str, str]) -> None:
     """``dockerfile.v0``, or a frontend image that is Docker's own (we speak its language ourselves). Raises
     NotImplementedYet."""
-    if name == "dockerfile.v0":
-        return
-    source = opts.get("source", "")
-    if name == "gateway.v0" and source.partition(":")[0].partition("@")[0] in OWN_FRONTENDS:
-        return
-    raise NOT_SERVED(what=f"the build frontend {source or name!r}")
+    source = opts.get("source", "") if name == "gateway.v0" else opts.get("build-arg:BUILDKIT_SYNTAX", "")
+    if source and not is_dockerfiles(source):
+        raise FOREIGN_FRONTEND(name=source[:200], where="")
+    if name not in ("dockerfile.v0", "gateway.v0") or (name == "gateway.v0" and not source):
+        raise FOREIGN_FRONTEND(name=repr(name[:100]), where="")
+
+
+def check_syntax(text: bytes, name: str, opts: Mapping[str, str]) -> None:
+    """The file itself may ask for another frontend. Raises NotImplementedYet."""
+    found, line = asked_frontend(text)
+    if found and not opts.get("build-arg:BUILDKIT_SYNTAX") and not is_dockerfiles(found):
+        raise FOREIGN_FRONTEND(name=found[:200], where=f", which {name}:{line} asks for,")
 
 
 def request_of(
     opts: Mapping[str, str], *, entitlements: Sequence[str] = (), imports: Sequence[tuple[str, Mapping[str, str]]] = (),
-    id: str = "",
+    exports: Sequence[tuple[str, Mapping[str, str]]] = (), id: str = "",
 ) -> Request:  # fmt: skip
-    """Raises InvalidParameter, NotImplementedYet. Named contexts keep their specifiers; the main one is not in here."""
-    platforms = [item for item in opts.get("platform", "").split(",") if item]
-    if len(platforms) > 1:
-        raise NOT_SERVED(what="a build for several platforms at once")
+    """For the first platform (``for_platform`` makes the others). Raises InvalidParameter. Named contexts keep their
+    specifiers; the main one is not in here."""
+    platforms = platforms_of(opts)
     no_cache = opts.get("no-cache")
     remote = opts.get("context", "")
     request = Request(
@@ -63,7 +72,8 @@ def request_of(
         ulimits=_fields(opts.get("ulimit", "")),
         cpuset_cpus=opts.get("cpusetcpus", ""),
         cpuset_mems=opts.get("cpusetmems", ""),
-        cache_from=tuple(_cache(kind, attrs) for kind, attrs in (*imports, *_imports(opts))),
+        cache_from=tuple(dict.fromkeys(cache_text(kind, attrs) for kind, attrs in (*imports, *_imports(opts)))),
+        cache_to=tuple(cache_text(kind, attrs) for kind, attrs in exports),
         remote="" if remote.startswith(UPLOAD_PREFIX) else remote,
         entitlements=tuple(entitlements),
         contexts={name: value or "" for name, value in _below(opts, "context:").items()},
@@ -71,6 +81,34 @@ def request_of(
     )
     numbers = {field: _number(name, opts[name]) for name, field in NUMBERS.items() if opts.get(name)}
     return msgspec.structs.replace(request, **numbers)
+
+
+def platforms_of(opts: Mapping[str, str]) -> list[str]:
+    """Those asked for, each once, in their order. Raises InvalidParameter."""
+    found = dict.fromkeys(normal_platform(item) for item in opts.get("platform", "").split(",") if item.strip())
+    if len(found) > MAX_PLATFORMS:
+        raise BAD_OPTION(text=f"more than {MAX_PLATFORMS} platforms")
+    return list(found)
+
+
+def normal_platform(text: str) -> str:
+    """As containerd writes it: the variant that an architecture has anyway is left out, arm's is never."""
+    parts = text.strip().lower().split("/")
+    if not 2 <= len(parts) <= 3 or not all(parts):
+        raise BAD_OPTION(text=f"invalid platform {text[:100]!r}: OS/ARCHITECTURE[/VARIANT] is expected, such as linux/arm64")
+    if parts[1:] in (["arm64", "v8"], ["amd64", "v1"]):
+        parts.pop()
+    return "/".join([*parts, "v7"] if parts[1:] == ["arm"] else parts)
+
+
+def for_platform(request: Request, platform: str) -> Request:
+    """One of several builds. A linked context may have a result of its own for each (``NAME::PLATFORM``)."""
+    contexts = {name: value for name, value in request.contexts.items() if "::" not in name}
+    for name, value in request.contexts.items():
+        plain, _, wanted = name.partition("::")
+        if wanted == platform:
+            contexts[plain] = value
+    return msgspec.structs.replace(request, platform=platform, id=f"{request.id} {platform}", contexts=contexts)
 
 
 def _below(opts: Mapping[str, str], prefix: str) -> dict[str, str | None]:
@@ -98,13 +136,6 @@ def _hosts(value: str) -> tuple[str, ...]:
             raise BAD_OPTION(text=f"invalid host pair: {field[:200]}")
         out.append(f"{name}:{address}")
     return tuple(out)
-
-
-def _cache(kind: str, attrs: Mapping[str, str]) -> str:
-    """A registry's is its reference; others in the command line's form."""
-    if kind == "registry" and set(attrs) <= {"ref", "mode"} and attrs.get("mode", "min") == "min":
-        return attrs.get("ref", "")
-    return ",".join([f"type={kind}", *(f"{key}={value}" for key, value in sorted(attrs.items()))])
 
 
 def _imports(opts: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import posixpath
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,9 +14,9 @@ from dockyard.oci.reference import parse_reference
 from ...proto import gateway_pb2, rpc_pb2
 from ...tree import Entry, RootTree
 from .control import returned_error, worker_of
-from .errors import BAD_REQUEST, NO_SUCH_FILE, NO_SUCH_REF, NOT_SERVED
+from .errors import BAD_REQUEST, NO_SUCH_FILE, NO_SUCH_REF
 from .filesend import stat_of
-from .jobs import Builds, Job, definition_of, reference_in
+from .jobs import Builds, Job, Outcome, definition_of, reference_in
 from .rpc import Call, Routes, unary
 
 __all__ = ["Gateway"]
@@ -84,8 +85,8 @@ class Gateway:
         if not asked.frontend:
             return gateway_pb2.SolveResponse(result=gateway_pb2.Result(ref=gateway_pb2.Ref()))
         outcome = await job.build(asked.frontend, asked.frontend_opt, asked.frontend_inputs, asked.cache_imports)
-        result = _reference(outcome.id) if outcome.result is not None else gateway_pb2.Result(ref=gateway_pb2.Ref())
-        for key, value in outcome.metadata.items():
+        result = _result(outcome)
+        for key, value in outcome.metadata.items() if not outcome.parts else ():
             result.metadata[key] = value
         return gateway_pb2.SolveResponse(ref=outcome.id, result=result)
 
@@ -96,13 +97,12 @@ class Gateway:
         if asked.HasField("error"):
             job.returned.set_exception(returned_error(asked.error))
             return gateway_pb2.ReturnResponse()
-        refs = list(asked.result.refs.refs.values())
-        if len(refs) > 1:
-            raise NOT_SERVED(what="a result for several platforms")
-        reference = refs[0].id if refs else asked.result.ref.id or asked.result.ref_deprecated
-        if reference:
-            job.outcome(reference)
-        job.returned.set_result(reference)
+        ids = [ref.id for _, ref in sorted(asked.result.refs.refs.items())]
+        ids = ids or [asked.result.ref.id or asked.result.ref_deprecated]
+        ids = [id for id in ids if id]
+        for id in ids:
+            job.outcome(id)
+        job.returned.set_result(tuple(ids))
         return gateway_pb2.ReturnResponse()
 
     async def evaluate(self, call: Call, asked: gateway_pb2.EvaluateRequest) -> rpc_pb2.Empty:
@@ -177,6 +177,25 @@ class Gateway:
             raise NO_SUCH_REF(id=reference[:100])
         async with self.builds.builder.root(outcome.result) as root:
             return await self.builds.place.run(look, RootTree(root))
+
+
+def _result(outcome: Outcome) -> gateway_pb2.Result:
+    """One reference, or one a platform with the list of these (buildkit exporter/containerimage/exptypes)."""
+    if outcome.result is None:
+        return gateway_pb2.Result(ref=gateway_pb2.Ref())
+    if not outcome.parts:
+        return _reference(outcome.id)
+    result = gateway_pb2.Result()
+    rows = []
+    for part in outcome.parts:
+        system, _, rest = part.platform.partition("/")
+        architecture, _, variant = rest.partition("/")
+        platform = {"architecture": architecture, "os": system} | ({"variant": variant} if variant else {})
+        rows.append({"ID": part.platform, "Platform": platform})
+        result.refs.refs[part.platform].CopyFrom(_reference(part.id).ref)
+        result.metadata[f"containerimage.config/{part.platform}"] = part.result.config if part.result else b""
+    result.metadata["refs.platforms"] = json.dumps({"Platforms": rows}).encode()
+    return result
 
 
 def _reference(id: str) -> gateway_pb2.Result:

@@ -76,6 +76,8 @@ class Stream:
         self.trailers: Headers = []
         self.ended = False
         """The peer will send no more."""
+        self.refused = False
+        """Nor will it take any more."""
         self.error: Exception | None = None
         self.unreadable: MessageTooLarge | None = None
         """What comes is not taken any more; we can still answer."""
@@ -125,13 +127,19 @@ class Stream:
             h2 = self.connection.h2
             while view:
                 self._check()
-                size = min(h2.local_flow_control_window(self.number), h2.max_outbound_frame_size)
+                if self.refused:
+                    raise StreamLost("the peer has answered and takes no more")
+                try:
+                    size = min(h2.local_flow_control_window(self.number), h2.max_outbound_frame_size)
+                    if size > 0:
+                        h2.send_data(self.number, bytes(view[:size]))
+                except H2Error as error:
+                    raise StreamLost(f"the peer closed the stream: {error}") from None
                 if size <= 0:
                     self._room.clear()
                     self.connection.flush()
                     await self._room.wait()
                     continue
-                h2.send_data(self.number, bytes(view[:size]))
                 view = view[size:]
             self.connection.flush()
         await self.connection.drain()
@@ -346,6 +354,9 @@ class Connection:
             stream.lost(StreamLost(f"reset by the peer ({event.error_code})"))
             if stream.task is not None:
                 stream.task.cancel()
+        elif isinstance(event, StreamReset):
+            stream.refused = True
+            stream.opened()
 
     def _data(self, event: DataReceived) -> None:
         counted = event.flow_controlled_length or 0

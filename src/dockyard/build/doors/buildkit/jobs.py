@@ -18,8 +18,8 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -29,20 +29,23 @@ from dockyard.errors import DockyardError
 from dockyard.oci.reference import parse_reference
 
 from ... import plan
+from ...cachespec import parse_cache
 from ...dockerfile.parser import SyntaxProblem, parse
+from ...errors import FOREIGN_FRONTEND
 from ...model import Request
-from ...progress import Warned
+from ...progress import Sink
 from ...proto import control_pb2, llb_pb2
 from ...service import Builder, Result
-from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, NOT_SERVED, TOO_MANY
+from .contentstore import SessionStore, content_store
+from .errors import BAD_REQUEST, NO_SUCH_JOB, NO_SUCH_REF, TOO_MANY
 from .expected import expected
 from .failure import build_failure
-from .frontend import check_frontend, request_of
+from .frontend import check_frontend, check_syntax, for_platform, platforms_of, request_of
 from .ports import HostFacts, ImageShelf
 from .rpc import RpcError, as_status
 from .session import Agents, ClientSession, Sessions
 from .source import Place, SessionSource
-from .status import StatusLog
+from .status import StatusLog, labelled
 from .subrequests import answer, check
 
 __all__ = ["Builds", "Job", "Outcome", "definition_of", "reference_in"]
@@ -61,13 +64,24 @@ HUB_KEY = "https://index.docker.io/v1/"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one solve gave: an image's parts, or a subrequest's ``metadata``."""
+    """What one solve gave: an image's parts, or a subrequest's ``metadata``. With several platforms there is one outcome a
+    platform in ``parts``, and ``result`` is that of this machine's, or the first."""
 
     id: str
     result: Result | None
     metadata: Mapping[str, bytes]
     request: Request | None = None
     dockerfile: bytes = b""
+    parts: tuple[Outcome, ...] = ()
+
+    @property
+    def each(self) -> tuple[Outcome, ...]:
+        """One a platform."""
+        return self.parts or (self,)
+
+    @property
+    def platform(self) -> str:
+        return self.request.platform if self.request is not None else ""
 
 
 class BuildSession:
@@ -82,10 +96,13 @@ class BuildSession:
     async def ssh_socket(self, id: str) -> str | None:
         return await self.agents.socket(id)
 
+    async def content_store(self, name: str) -> SessionStore | None:
+        return await content_store(self.session, name)
+
 
 @dataclass(eq=False)
 class Job:
-    """``returned`` is what LLBBridge.Return brought: a reference ID ("" for nothing) or the client's error."""
+    """``returned`` is what LLBBridge.Return brought: reference IDs (none for nothing) or the client's error."""
 
     id: str
     asked: control_pb2.SolveRequest
@@ -97,13 +114,15 @@ class Job:
     attrs: dict[str, str] = field(default_factory=dict)
     documents: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """(predicate type, predicate) by digest; what the build attests."""
+    packages: dict[str, bytes] = field(default_factory=dict)
+    """The SBOM of each outcome that wants one."""
     response: dict[str, str] = field(default_factory=dict)
     error: RpcError | None = None
     pinned: bool = False
     generation: int = 0
 
     def __post_init__(self) -> None:
-        self.returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.returned: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self.attrs = dict(self.asked.frontend_attrs)
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._lent: set[str] = set()
@@ -131,7 +150,7 @@ class Job:
         finally:
             task.cancel()
             self._tasks.discard(task)
-        self.outcomes[outcome.id] = outcome
+        self.outcomes |= {each.id: each for each in (outcome, *outcome.parts)}
         return outcome
 
     def outcome(self, id: str) -> Outcome:
@@ -140,6 +159,16 @@ class Job:
             return self.outcomes[id]
         except KeyError:
             raise NO_SUCH_REF(id=id[:100]) from None
+
+    def joined(self, ids: Sequence[str]) -> Outcome | None:
+        """What is to be exported, of what the client returned. Raises NotFound."""
+        found = [self.outcome(id) for id in ids]
+        return self.together(found) if len(found) > 1 else found[0] if found else None
+
+    def together(self, parts: Sequence[Outcome]) -> Outcome:
+        """Outcomes for several platforms as one."""
+        first = next((each for each in parts if each.platform == self.builds.facts.platform), parts[0])
+        return replace(first, id=_new_id(), parts=tuple(parts))
 
     async def finish(self, error: BaseException | None) -> None:
         if error is not None:
@@ -160,7 +189,6 @@ class Job:
         imports: Sequence[control_pb2.CacheOptionsEntry],
     ) -> Outcome:  # fmt: skip
         session = await self.session()
-        self._check_cache_exports()
         if not self.attrs:
             self.attrs = dict(opts)
         source = SessionSource(self.builds.place, self.builds.sessions, session, opts, self.status.sink, self.id)
@@ -170,31 +198,50 @@ class Job:
             request = request_of(
                 opts, entitlements=self.asked.entitlements, id=self.id,
                 imports=[(row.type, row.attrs) for row in (*self.asked.cache.imports, *imports)],
+                exports=[(row.type, row.attrs) for row in self.asked.cache.exports],
             )  # fmt: skip
             text = await source.dockerfile(request.dockerfile)
+            check_syntax(text, request.dockerfile, opts)
             self.status.source = lambda: source_info(request.dockerfile, text)
             source.expect(expected(text, request.target, request.contexts))
             request = msgspec.structs.replace(request, auths=await self._auths(session, text, request))
             if name := opts.get("requestid"):
                 return Outcome(_new_id(), None, await answer(name, text, request, source, self.builds.builder), request)
             await check(text, request, source, self.status.sink)
-            result = await self.builds.builder.build(
-                request, source, BuildSession(session, agents), self.status.sink, register=False
-            )
-            self._hold(result)
-            outcome = Outcome(_new_id(), result, {"containerimage.config": result.config}, request, text)
-            self.builds.remember(outcome)
-            return outcome
+            platforms = platforms_of(opts)
+            port = BuildSession(session, agents)
+            if len(platforms) < 2:
+                return await self._one(request, text, source, port, self.status.sink)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._one(
+                        for_platform(request, each), text, source, port, labelled(self.status.sink, each)
+                    )) for each in platforms
+                ]  # fmt: skip
+            return self.together([task.result() for task in tasks])
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
         finally:
-            await agents.close()
+            await agents.aclose()
             await source.close()
 
-    def _check_cache_exports(self) -> None:
-        """``inline`` is asked for by a build argument that many scripts pass: it costs a warning, not the build."""
-        for row in self.asked.cache.exports:
-            if row.type != "inline":
-                raise NOT_SERVED(what=f"exporting the build cache (type={row.type[:100]})")
-            self.status.sink(Warned("inline cache is not implemented by Dockyard yet: the image carries no cache metadata"))
+    async def _one(self, request: Request, text: bytes, source: SessionSource, session: BuildSession, sink: Sink) -> Outcome:
+        """For one platform."""
+        result = await self.builds.builder.build(request, source, session, sink, register=False)
+        self._hold(result)
+        outcome = Outcome(_new_id(), result, {"containerimage.config": result.config}, request, text)
+        self.builds.remember(outcome)
+        return outcome
+
+    async def export_cache(self, outcome: Outcome) -> dict[str, str]:
+        """What the build's --cache-to asks for; the exporter's response. Raises what the cache's place raises."""
+        if outcome.request is None or outcome.result is None or not self.asked.cache.exports:
+            return {}
+        session = await self.session()
+        async with aclosing(Agents(session, self.builds.socket_directory)) as agents:
+            return await self.builds.builder.export_cache(
+                outcome.request, [each.result for each in outcome.each if each.result], BuildSession(session, agents), self.status.sink
+            )
 
     def _hold(self, result: Result) -> None:
         self._held.enter_context(self.builds.builder.held(result))
@@ -215,9 +262,10 @@ class Job:
             opts[key] = f"docker-image://{reference}"
 
     async def _auths(self, session: ClientSession, text: bytes, request: Request) -> dict[str, dict[str, str]]:
-        """Credentials for the registries that the Dockerfile names."""
+        """Credentials for the registries that the Dockerfile and the caches name."""
         hosts = set()
-        for ref in _images_of(text, request, self.builds.facts.platform) - self._lent:
+        caches = {parse_cache(each).attrs.get("ref", "") for each in (*request.cache_from, *request.cache_to)} - {""}
+        for ref in (_images_of(text, request, self.builds.facts.platform) | caches) - self._lent:
             try:
                 hosts.add(parse_reference(ref).domain)
             except DockyardError:
@@ -229,6 +277,13 @@ class Job:
                 entry = {"username": user, "password": secret} if user else {"identitytoken": secret}
                 auths[HUB_KEY if host == "docker.io" else host] = {**entry, "serveraddress": host}
         return auths
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What failed, rather than what was cancelled for it."""
+    plain = [each for each in failures.exceptions if not isinstance(each, asyncio.CancelledError)]
+    first = (plain or list(failures.exceptions))[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _images_of(text: bytes, request: Request, platform: str) -> set[str]:
@@ -269,7 +324,7 @@ def reference_in(definition: llb_pb2.Definition) -> str:
             continue
         if identifier.startswith(SCHEME):
             return identifier.removeprefix(SCHEME)
-    raise NOT_SERVED(what="solving LLB (a build frontend other than the Dockerfile's)")
+    raise FOREIGN_FRONTEND(name="that made this LLB", where="")
 
 
 class Builds:

@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dockyard.oci.archive import NO_ANNOTATIONS, Annotations
 from dockyard.oci.attestations import Attestation
 
+from ...ports import Written
 from ...service import Result
 
-__all__ = ["HostFacts", "ImageShelf", "PushProgress"]
+__all__ = ["HostFacts", "ImageShelf", "Package", "PushProgress"]
 
 PushProgress = Callable[[str, int, int, bool], None]
 """(what, current, total, done)"""
@@ -18,12 +20,28 @@ PushProgress = Callable[[str, int, int, bool], None]
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """``gateway`` gives the address that ``host-gateway`` stands for, "" when there is none."""
+    """``gateway`` gives the address that ``host-gateway`` stands for, "" when there is none; ``emulated`` the platforms that
+    are not this machine's and whose programs run all the same."""
 
     id: str
     hostname: str
     platform: str
     gateway: Callable[[], str] = str
+    emulated: Callable[[], tuple[str, ...]] = tuple
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An image of what is exported, with what is attested about it."""
+
+    result: Result
+    attestations: tuple[Attestation, ...] = ()
+    annotations: Annotations = NO_ANNOTATIONS
+
+    @property
+    def alone(self) -> bool:
+        """Can go without an index."""
+        return not self.attestations and not self.annotations.index and not self.annotations.descriptor
 
 
 class ImageShelf(Protocol):
@@ -40,10 +58,16 @@ class ImageShelf(Protocol):
 
     def take_back(self, reference: str) -> None: ...
 
-    def save(
-        self, result: Result, names: Sequence[str], attestations: Sequence[Attestation]
-    ) -> AsyncGenerator[bytes, None]:
-        """The archive that ``docker save`` makes (OCI layout and docker archive in one), under these names."""
+    def save(self, packages: Sequence[Package], names: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """The archive that ``docker save`` makes (OCI layout and docker archive in one), under these names: of one image, or
+        of an index of several platforms, whose first alone is in the docker archive's list."""
+        ...
+
+    async def push_index(
+        self, name: str, packages: Sequence[Package], auth: Mapping[str, str], progress: PushProgress
+    ) -> Written:
+        """An index of these images and of what is attested about them, or the one image that needs none; what the name leads
+        to from now on."""
         ...
 
     async def push(self, name: str, auth: Mapping[str, str], progress: PushProgress) -> str:

@@ -108,7 +108,7 @@ class Agents:
             self._servers[name] = (server, path)
         return self._servers[name][1]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         for server, path in self._servers.values():
             server.close()
             with contextlib.suppress(OSError):

@@ -167,7 +167,7 @@ class SessionSource:
         async def make() -> Context:
             async with self._vertex(title):
                 directory, threads = self.place.shelf.directory, self.place.executor
-                context = await remote_context(remote, self.filename, directory, threads, self._remote)
+                context = await remote_context(remote, self.filename, directory, threads, self._remote, self.session.secret)
                 context.load_ignore(self.filename)
                 return context
 

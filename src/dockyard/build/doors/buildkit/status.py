@@ -10,14 +10,15 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ...progress import Event, Output, Progress, VertexDone, VertexQueued, VertexStarted, Warned
+from ...progress import Event, Output, Progress, Sink, VertexDone, VertexQueued, VertexStarted, Warned
 from ...proto import control_pb2, llb_pb2
 from .failure import in_buildkits_words
 
-__all__ = ["StatusLog", "stamp", "vertex_digest"]
+__all__ = ["StatusLog", "labelled", "stamp", "vertex_digest"]
 
 MAX_VERTEX_LOG = 2 << 20
 """Bytes of output kept per vertex: BuildKit's default."""
@@ -39,8 +40,15 @@ def _only_config(text: str) -> bool:
     return text.removeprefix("ONBUILD ").partition(" ")[0].upper() in CONFIG_ONLY
 
 
-def _stage_name(stage: str) -> str:
-    return f"stage-{stage} " if stage.isdigit() else f"{stage} "
+def _platform(stage: str) -> str:
+    return stage.rpartition(" ")[0]
+
+
+def _label(stage: str, *, alone: bool) -> str:
+    """``stage``: its name or number, after the platform where there are several."""
+    platform, _, name = stage.rpartition(" ")
+    shown = "" if alone and name.isdigit() else f"stage-{name} " if name.isdigit() else f"{name} "
+    return (f"{platform} " if platform else "") + shown
 
 
 def stamp(seconds: float) -> Timestamp:
@@ -50,6 +58,17 @@ def stamp(seconds: float) -> Timestamp:
 
 def vertex_digest(*parts: str) -> str:
     return "sha256:" + hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def labelled(sink: Sink, platform: str) -> Sink:
+    """Steps of one of several builds are shown under its platform."""
+
+    def told(event: Event) -> None:
+        if isinstance(event, VertexQueued) and event.number:
+            event = replace(event, stage=f"{platform} {event.stage}")
+        sink(event)
+
+    return told
 
 
 class StatusLog:
@@ -114,7 +133,7 @@ class StatusLog:
                 while hidden.get(digest):
                     digest = hidden[digest][0]
                 inputs.append(digest)
-            stage = "" if len(counts) == 1 and event.stage.isdigit() else _stage_name(event.stage)
+            stage = _label(event.stage, alone=sum(_platform(each) == _platform(event.stage) for each in counts) == 1)
             name = f"[{stage}{places[event.stage]}/{counts[event.stage]}] {event.name}"
             vertex = self._vertex(VertexQueued(event.digest, name, tuple(inputs)))
             self._entries.append(control_pb2.StatusResponse(vertexes=[vertex]))

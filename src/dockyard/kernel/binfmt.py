@@ -1,0 +1,26 @@
+"""Programs of other machines: which of them the kernel hands to an emulator (Documentation/admin-guide/binfmt-misc.rst)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["emulated"]
+
+DIRECTORY = Path("/proc/sys/fs/binfmt_misc")
+_PLATFORMS = {
+    "aarch64": "linux/arm64", "arm": "linux/arm/v7", "i386": "linux/386", "x86_64": "linux/amd64", "riscv64": "linux/riscv64",
+    "ppc64le": "linux/ppc64le", "s390x": "linux/s390x", "loongarch64": "linux/loong64", "mips64el": "linux/mips64le",
+}  # fmt: skip
+
+
+def emulated(directory: Path = DIRECTORY) -> tuple[str, ...]:
+    """Platforms with an enabled ``qemu-<machine>`` handler, sorted; () where binfmt_misc is not mounted."""
+    found = set()
+    for machine, platform in _PLATFORMS.items():
+        try:
+            lines = (directory / f"qemu-{machine}").read_text().splitlines()
+        except OSError:
+            continue
+        if lines[:1] == ["enabled"]:
+            found.add(platform)
+    return tuple(sorted(found))
