@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dockyard.compose.circuit import Judge
 from dockyard.compose.layout import SLOTS, commands, layout_of, render, wanted
 from dockyard.compose.loader import Request, load
 from dockyard.compose.observe import read_container
@@ -54,7 +55,11 @@ def test_routes_stand_from_the_most_particular_to_the_rest() -> None:
 
 def test_haproxy_takes_the_file(tmp_path: Path) -> None:
     file = tmp_path / "h.cfg"
-    file.write_text(render(layout_of(project(CUBE)), str(tmp_path / "s"), "127.0.0.1:9101"))
+    states = tmp_path / "states.map"
+    states.write_text("".join(f"{key} {value}\n" for key, value in Judge(layout_of(project(CUBE))).states().items()))
+    text = render(layout_of(project(CUBE)), str(tmp_path / "s"), "127.0.0.1:9101", str(states))
+    assert f"use_backend o_web if {{ str(b_web),map_str({states}) -m str open }}" in text
+    file.write_text(text)
     program = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
     done = subprocess.run([str(program), "-c", "-f", str(file)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
@@ -73,6 +78,8 @@ def test_haproxy_takes_the_file(tmp_path: Path) -> None:
         ("listen: 80, lisen: 1", "unknown key"),
         ("listen: 80, retries: many", "must be a number"),
         ("listen: 80, timeout: soon", "invalid duration"),
+        ("listen: 80, breaker: 101", "must be a number up to 100"),
+        ("listen: 80, eject: never", "invalid duration"),
     ],
 )
 def test_words_that_are_none_are_refused_with_their_place(balance: str, told: str) -> None:

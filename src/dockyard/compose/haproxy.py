@@ -67,9 +67,10 @@ class Process:
             raise BALANCER_FAILED(cause="haproxy is not installed (apt-get install haproxy)")
         file = directory / "haproxy.cfg"
         file.write_text(config)
-        checked = subprocess.run([program, "-c", "-q", "-f", str(file)], capture_output=True, text=True, timeout=START_LIMIT)
+        checked = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, timeout=START_LIMIT)
         if checked.returncode != 0:
-            raise BALANCER_FAILED(cause=checked.stderr.strip()[-400:])
+            told = [line.partition(" : ")[2] for line in checked.stderr.splitlines() if line.startswith("[ALERT]")]
+            raise BALANCER_FAILED(cause=" / ".join(told)[:400] or f"haproxy -c ended with {checked.returncode}")
         self._log = (directory / "haproxy.log").open("wb")
         self._process = subprocess.Popen([program, "-db", "-f", str(file)], stdout=self._log, stderr=self._log)
 
