@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import http.server
-import socket
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +12,10 @@ from dockyard.cli.compose.session import balancer_of
 from dockyard.compose import traffic
 from dockyard.compose.balancer import Balancer
 from dockyard.compose.circuit import Count, Judge
-from dockyard.compose.haproxy import RuntimeSocket
 from dockyard.compose.layout import BUCKETS, Balanced, Layout
 from dockyard.compose.observe import read_container
 from dockyard.errors import Conflict
-
-LIMIT = 20.0
+from dockyard.testing.balanced import Rig, Server, free_port
 
 
 def judge(**terms: Any) -> Judge:
@@ -111,93 +103,12 @@ def test_percentiles_of_a_histogram() -> None:
     assert traffic.rates(after, before, 5.0).requests == 2.0, "a new balancer counts from its start"
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers with ``code``; 0: closes without an answer."""
-
-    def __init__(self) -> None:
-        self.code, self.served = 200, Counter[str]()
-        super().__init__(("127.0.0.1", 0), Answer)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A health check closes at once: nothing to tell."""
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.served[self.command] += 1
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.server.code:
-            self.send_response(self.server.code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    do_POST = do_GET
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-class Rig:
-    """A balancer over servers of ours."""
-
-    def __init__(self, directory: Path, servers: list[Server], terms: dict[str, Any]) -> None:
-        self.servers, self.told = servers, list[str]()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        listen = f"127.0.0.1:{self.port}"
-        self.layout = Layout("shop", {listen: [Balanced("web", listen, 80, **terms)]})
-        self.control = RuntimeSocket(str(directory / "haproxy.sock"))
-        self.balancer = Balancer(self.layout, self.control, self.told.append)
-        self.process = self.balancer.start()
-        self.fill(servers)
-        self.balancer.watch()
-
-    def fill(self, servers: list[Server]) -> None:
-        lines, places = [], {}
-        for slot, server in enumerate(servers, 1):
-            places[("b_web", slot)] = ("127.0.0.1", server.server_port)
-            lines += [f"set server b_web/s{slot} addr 127.0.0.1 port {server.server_port}",
-                      f"set server b_web/s{slot} state ready", f"set server b_web/s{slot} health up"]  # fmt: skip
-        self.control.ask(*lines)
-        self.balancer._filled = places
-
-    def ask(self, count: int = 1, method: str = "GET") -> Counter[int]:
-        found = Counter[int]()
-        for _ in range(count):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
-            connection.request(method, "/", body=b"x" if method == "POST" else None)
-            found[connection.getresponse().status] += 1
-            connection.close()
-        return found
-
-    def flow(self) -> traffic.Flow:
-        return traffic.read(self.control, self.layout, time.monotonic()).flows["web"]
-
-    def until(self, condition: Callable[[], bool], load: int = 10) -> None:
-        """Under load until it is so."""
-        end = time.monotonic() + LIMIT
-        while not condition():
-            assert time.monotonic() < end, (self.told, self.flow())
-            self.ask(load)
-            time.sleep(0.02)  # load, not a wait: bounded by LIMIT
-
-    def close(self) -> None:
-        self.balancer.close()
-        self.process.close()
-        for server in self.servers:
-            server.shutdown()
-            server.server_close()
-
-
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
     made: list[Rig] = []
 
     def build(count: int, **terms: Any) -> Rig:
-        made.append(Rig(tmp_path, [Server() for _ in range(count)], terms))
+        made.append(Rig(tmp_path / "haproxy.sock", [Server() for _ in range(count)], free_port(), **terms))
         return made[-1]
 
     yield build

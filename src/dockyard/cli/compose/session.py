@@ -29,8 +29,9 @@ Json = dict[str, Any]
 
 
 class Session:
-    def __init__(self, shell: Shell, top: Options) -> None:
-        self.shell, self.top = shell, top
+    def __init__(self, shell: Shell, top: Options, screen: board.Screen | None = None) -> None:
+        """``screen`` hears of progress instead of the terminal."""
+        self.shell, self.top, self._screen = shell, top, screen
         self.environment: dict[str, str] = dict(os.environ)
         self.dry_run = top.on("dry-run")
 
@@ -85,6 +86,8 @@ class Session:
 
     @cached_property
     def progress(self) -> board.Screen:
+        if self._screen is not None:
+            return self._screen
         kind = self.top.text("progress", os.environ.get("COMPOSE_PROGRESS", "auto"))
         return board.make(kind, colour=self.colour)
 
