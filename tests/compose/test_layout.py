@@ -12,7 +12,7 @@ import pytest
 from dockyard.compose.circuit import Judge
 from dockyard.compose.layout import SLOTS, commands, layout_of, render, wanted
 from dockyard.compose.loader import Request, load
-from dockyard.compose.observe import read_container
+from dockyard.compose.observe import project_of, read_container
 from dockyard.compose.project import Project
 from dockyard.errors import InvalidParameter
 
@@ -86,6 +86,23 @@ def test_words_that_are_none_are_refused_with_their_place(balance: str, told: st
     with pytest.raises(InvalidParameter, match=told) as caught:
         layout_of(project(f"services: {{a: {{image: x, x-dockyard: {{balance: {{{balance}}}}}}}}}"))
     assert "services.a.x-dockyard.balance" in str(caught.value)
+
+
+def test_labels_say_the_same_and_are_enough_without_files() -> None:
+    text = """
+services:
+  web:
+    image: x
+    labels: {dockyard.balance.listen: "8080", dockyard.balance.shard: "header:Tenant", dockyard.balance.pin.acme: "2", other: y}
+    x-dockyard: {balance: {port: 81}}
+"""
+    one = layout_of(project(text)).services["web"]
+    assert (one.listen, one.port, one.pins) == ("*:8080", 81, (("acme", 2),))
+    labels = {"com.docker.compose.service": "web", "com.docker.compose.container-number": "1", "dockyard.balance.listen": "8080"}
+    found = read_container({"Id": "1", "Names": ["/app-web-1"], "State": "running", "Labels": labels})
+    assert list(layout_of(project_of("app", [found])).services) == ["web"]
+    with pytest.raises(InvalidParameter, match="unknown key"):
+        layout_of(project("services: {a: {image: x, labels: {dockyard.balance.lisen: '1'}}}"))
 
 
 def test_two_services_cannot_be_the_rest_of_one_address() -> None:

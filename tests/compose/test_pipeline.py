@@ -125,6 +125,18 @@ def test_stubs_beside_the_containers_of_a_dockunit_file(run: Callable[..., tuple
     assert (told["containers"][0]["passed"], len(told["unmet"])) == (True, 1)
 
 
+def test_bash_where_it_is_and_an_image_without_any_shell(run: Callable[..., tuple[str, str]], engine: PrivateEngine, tmp_path: Path) -> None:
+    made = "printf '#!/bin/sh\\necho bash was asked; exec sh \"$@\"' > /bin/bash; chmod +x /bin/bash"
+    one = {"prettyName": "one", "image": "busybox:latest", "beforeScripts": [made], "testCommand": "echo tested"}
+    (tmp_path / "Dockunit.json").write_text(json.dumps({"containers": [one]}))
+    _, err = run("unit", "--du-verbose")
+    assert err == "bash was asked\ntested\n"
+    (tmp_path / "Dockunit.json").write_text(json.dumps({"containers": [one | {"image": "hello-world:latest"}]}))
+    _, err = run("unit", status=1)
+    assert "image hello-world:latest has no /bin/sh" in err
+    engine.docker("image", "prune", "-f")
+
+
 def test_what_cannot_be_had_fails_its_stage(run: Callable[..., tuple[str, str]], tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text("""
 image: busybox:latest

@@ -1,4 +1,4 @@
-"""The scale cube in one table: which service is reached how (``x-dockyard.balance``), and HAProxy's file for it. Pure.
+"""The scale cube in one table: which service is reached how (``x-dockyard.balance``, or labels), and HAProxy's file for it. Pure.
 
 ::
 
@@ -27,6 +27,7 @@ from dockyard.compose.project import Project
 Json = dict[str, Any]
 SLOTS = 64
 KEY = "x-dockyard"
+LABEL = "dockyard.balance."
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,255}")
@@ -101,7 +102,7 @@ def layout_of(project: Project) -> Layout:
     """Raises InvalidParameter with the service and the key."""
     fronts: dict[str, list[Balanced]] = {}
     for name, service in project.services.items():
-        told = (service.get(KEY) or {}).get("balance")
+        told = _labelled(service.get("labels") or {}) | dict((service.get(KEY) or {}).get("balance") or {})
         if told:
             one = _balanced(project, name, service, told)
             fronts.setdefault(one.listen, []).append(one)
@@ -111,6 +112,22 @@ def layout_of(project: Project) -> Layout:
         if len(plain) > 1:
             raise _wrong(project, plain[1], "listen", f"{plain[0]} has this address already; give one of them a host or a path")
     return Layout(project.name, fronts)
+
+
+def _labelled(labels: Mapping[str, Any]) -> Json:
+    """``dockyard.balance.listen=8080`` says what ``x-dockyard: {balance: {listen: 8080}}`` does; pins are
+    ``dockyard.balance.pin.acme=2``."""
+    found: Json = {}
+    pins: Json = {}
+    for key, value in labels.items():
+        if not key.startswith(LABEL):
+            continue
+        name = key.removeprefix(LABEL)
+        if name.startswith("pin."):
+            pins[name.removeprefix("pin.")] = value
+        else:
+            found[name] = value
+    return found | ({"pin": pins} if pins else {})
 
 
 def _wrong(project: Project, service: str, key: str, cause: str) -> Exception:
@@ -149,7 +166,7 @@ def _balanced(project: Project, name: str, service: Mapping[str, Any], told: Map
     if algorithm not in {"roundrobin", "leastconn", "random"}:
         raise fail("algorithm", "must be roundrobin, leastconn or random")
     sample = _sample(str(told.get("shard") or ""), fail) if told.get("shard") else ""
-    pins = tuple((str(value), int(slot)) for value, slot in (told.get("pin") or {}).items())
+    pins = tuple((str(value), int(slot) if str(slot).isdigit() else 0) for value, slot in (told.get("pin") or {}).items())
     for value, slot in pins:
         if not sample or not _WORD.fullmatch(value) or not 0 < slot <= SLOTS:
             raise fail("pin", f"{value!r}: needs a shard, a plain value and an instance number up to {SLOTS}")

@@ -21,7 +21,9 @@ Json = dict[str, Any]
 REPOSITORY = "dockunit-prepared"
 LATE = 124
 """As timeout(1) ends."""
-SHELLS = {"bash": "[ -r ~/.bashrc ] && . ~/.bashrc; ", "sh": ""}
+_BASHRC = "[ -r ~/.bashrc ] && . ~/.bashrc; "
+_CHOOSE = 'if command -v bash >/dev/null 2>&1; then exec bash -c "$1"; else exec sh -c "$2"; fi'
+"""The choice is made where the words are run: to ask first would be two more execs, of 0.1 to 0.5 s each on a busy machine."""
 
 
 @dataclass(slots=True)
@@ -113,16 +115,15 @@ class Runner:
 
     def _run(self, entry: Entry, container: str, prepared: str, ready: bool, began: float, lines: list[str],
              hear: Callable[[str], None]) -> Outcome:  # fmt: skip
-        shell = self._shell(container, entry)
         for script in () if ready else entry.before_scripts:
-            code = self._exec(container, [shell, "-c", script], hear)
+            code = self._shell(container, script, script, hear)
             if code:
                 stage = f"before script: {script}"
                 return Outcome(entry, code, time.monotonic() - began, "\n".join(lines), stage)
         if entry.before_scripts and self.cached and not ready:
             self._keep(entry, container, prepared)
         words = " ".join(filter(None, (entry.test_command, self.arguments)))
-        code = self._exec(container, [shell, "-c", SHELLS[shell] + words], hear)
+        code = self._shell(container, _BASHRC + words, words, hear)
         if not code:
             self._take(entry, container)
         return Outcome(entry, code, time.monotonic() - began, "\n".join(lines))
@@ -162,18 +163,14 @@ class Runner:
                     self.client.put_archive(made, one.folder, one.pieces())
             self.client.request("POST", f"/containers/{made}/start")
         except DockyardError as error:
+            if "/bin/sh" in str(error):
+                raise NO_SHELL(image=entry.image) from None
             raise CANNOT_START(name=entry.name, cause=error) from None
         return made
 
-    def _shell(self, container: str, entry: Entry) -> str:
-        for shell in SHELLS:
-            with contextlib.suppress(DockyardError):
-                if self._exec(container, [shell, "-c", ":"], lambda line: None) == 0:
-                    return shell
-        raise NO_SHELL(image=entry.image)
-
-    def _exec(self, container: str, command: Sequence[str], hear: Callable[[str], None]) -> int:
-        return exec_in(self.client, container, command, hear, directory=TARGET)
+    def _shell(self, container: str, bash: str, sh: str, hear: Callable[[str], None]) -> int:
+        """The exit code of the words in bash or, where the image has none, in sh."""
+        return exec_in(self.client, container, ["sh", "-c", _CHOOSE, "sh", bash, sh], hear, directory=TARGET)
 
     def _keep(self, entry: Entry, container: str, prepared: str) -> None:
         """The container after its scripts as an image, unless they started something that an image cannot hold. The

@@ -36,7 +36,7 @@ _EVENTS = ["start", "die", "health_status", "pause", "unpause", "destroy"]
 
 
 def balance(session: Session, options: Options) -> int:
-    project = session.project
+    project = session.named
     made = layout.layout_of(project)
     if not made.fronts:
         raise NOT_BALANCED()
