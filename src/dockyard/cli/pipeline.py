@@ -15,10 +15,10 @@ from pathlib import Path
 
 from dockyard.cli import auths, flags
 from dockyard.cli.compose import down, up
+from dockyard.cli.compose.board import Quiet
 from dockyard.cli.compose.session import Session
 from dockyard.cli.compose.table import GLOBAL
 from dockyard.cli.compose.update import replace
-from dockyard.cli.dash.hands import Quiet
 from dockyard.cli.flags import Options, UsageError
 from dockyard.cli.shell import Shell, printable
 from dockyard.compose import document

@@ -66,8 +66,8 @@ class Balancer:
 
     def look(self, now: float) -> None:
         """One judgement, carried out. Raises Unavailable."""
+        rows = self.control.rows()  # without the lock: an instance that comes does not wait for a reading
         with self._lock:
-            rows = self.control.rows()
             verdict = self.judge.look(now, counted(rows), self._filled)
             leaving = {(row["pxname"], row["svname"]) for row in rows if row["status"].startswith("DRAIN")}
             lines = [f"set map {self.states_file} {key} {value}" for key, value in verdict.states.items()]

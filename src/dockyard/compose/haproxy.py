@@ -19,6 +19,8 @@ START_LIMIT = 10.0
 DRAIN_LIMIT = 10.0
 """Seconds that requests under way may take before their instance is stopped all the same."""
 PAUSE = 0.02
+EMPTY = "127.0.0.1:9"
+"""The address of a slot that never held an instance."""
 _BATCH = 40
 """Commands in one line: HAProxy reads 16 KiB at most."""
 
@@ -42,9 +44,11 @@ class RuntimeSocket:
             raise BALANCER_FAILED(cause=error.strerror or error) from None
 
     def rows(self) -> list[dict[str, str]]:
-        """``show stat``: a row for each front, back and server."""
-        text = self.ask("show stat").removeprefix("# ")
-        return list(csv.DictReader(io.StringIO(text)))
+        """``show stat``: a row for each front, back and server that ever had an address. An empty slot is most of the
+        answer (63 of 64 often), so it goes before the columns are taken apart."""
+        lines = self.ask("show stat").removeprefix("# ").splitlines(keepends=True)
+        used = [line for line in lines if f",{EMPTY}," not in line]
+        return list(csv.DictReader(io.StringIO("".join(used))))
 
     def drain(self, backend: str, slot: int) -> None:
         """No new requests for a slot; returns when those under way are done, at the latest after DRAIN_LIMIT."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from dockyard.compose.canonical import duration
 from dockyard.compose.errors import BAD_VALUE
+from dockyard.compose.haproxy import EMPTY
 from dockyard.compose.observe import Container
 from dockyard.compose.project import Project
 
@@ -271,7 +272,7 @@ def _backend(one: Balanced, states: str) -> list[str]:
     lines.append(
         f"    default-server check inter 500ms fall 2 rise 1 observe layer7 error-limit {one.errors} on-error mark-down{slow}"
     )
-    return [*lines, f"    server-template s 1-{SLOTS} 127.0.0.1:9 disabled"]
+    return [*lines, f"    server-template s 1-{SLOTS} {EMPTY} disabled"]
 
 
 def _refusing(one: Balanced) -> list[str]:

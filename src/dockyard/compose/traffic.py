@@ -10,8 +10,6 @@ from dockyard.compose.circuit import CLOSED, FREE, NOBODY, NOTHING, Count, count
 from dockyard.compose.haproxy import RuntimeSocket
 from dockyard.compose.layout import BUCKETS, LATENCIES, Layout
 
-EMPTY = "127.0.0.1:9"
-
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -74,7 +72,7 @@ def flows(layout: Layout, rows: Sequence[Mapping[str, str]], table: str, states:
     counts, told, histograms = counted(rows), read_map(states), read_table(table)
     servers: dict[str, list[Mapping[str, str]]] = {}
     for row in rows:
-        if row["svname"].startswith("s") and row.get("addr", EMPTY) != EMPTY:
+        if row["svname"].startswith("s"):
             servers.setdefault(row["pxname"], []).append(row)
     found = {}
     for service in layout.services.values():

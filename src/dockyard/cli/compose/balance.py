@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dockyard.cli.flags import Options
 from dockyard.cli.output import Column, show
 from dockyard.compose import labels, layout, traffic
 from dockyard.compose.balancer import Balancer
-from dockyard.compose.errors import NOT_BALANCED
+from dockyard.compose.errors import BALANCER_FAILED, NOT_BALANCED
 from dockyard.compose.haproxy import RuntimeSocket
 from dockyard.compose.observe import containers
 from dockyard.compose.project import Project
@@ -32,6 +32,8 @@ FLAGS = {
     --status          Show the instances, their state and what they have done
 """,
 }
+AWAY_PAUSE = 0.5
+"""Seconds between two tries to reach an engine that has gone."""
 _EVENTS = ["start", "die", "health_status", "pause", "unpause", "destroy"]
 
 
@@ -73,14 +75,37 @@ def _where(one: layout.Balanced) -> str:
 
 
 def _follow(session: Session, balancer: Balancer) -> None:
-    """Fills the slots now and at each event. The events are asked for before the first look, so none is missed."""
-    project = balancer.layout.project
+    """Fills the slots now and at each event, for ever. An engine that goes away leaves the slots as they are: containers do
+    not need it, so requests go on; when it is back, what changed meanwhile is caught up with."""
+    away = ""
+    first = True
+    while True:
+        try:
+            for _ in _changes(session, balancer.layout.project):
+                first = False
+                if away:
+                    session.shell.complain("the engine is back")
+                    away = ""
+                balancer.fill(containers(session.client, balancer.layout.project))
+            told = "it ended its events"
+        except DockyardError as error:
+            if first or error.code == BALANCER_FAILED.id:
+                raise
+            told = str(error)
+        if not away:
+            session.shell.complain(f"the engine is away, the instances stay as they are: {told}")
+            away = told
+        time.sleep(AWAY_PAUSE)
+
+
+def _changes(session: Session, project: str) -> Iterator[None]:
+    """Once now, and at each event. The events are asked for before the first look, so none is missed."""
     filters = {"label": [f"{labels.PROJECT}={project}"], "type": ["container"], "event": _EVENTS}
     with session.client.open("GET", "/events", {"filters": filters}) as answer:
         answer.settimeout(None)
-        balancer.fill(containers(session.client, project))
+        yield
         for _ in answer.objects():
-            balancer.fill(containers(session.client, project))
+            yield
 
 
 def _status(session: Session, options: Options, made: layout.Layout, control: RuntimeSocket) -> int:

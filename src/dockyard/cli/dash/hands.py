@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dockyard.cli.compose.board import Quiet
 from dockyard.cli.compose.session import Session
 from dockyard.cli.compose.update import NEWER, outdated_rows, replace
 from dockyard.cli.flags import Options
 from dockyard.cli.shell import Shell
 from dockyard.compose.control import plan_restart
 from dockyard.compose.errors import NO_FILE
-from dockyard.compose.progress import Silent
 from dockyard.errors import DockyardError
-
-
-class Quiet(Silent):
-    """The screen belongs to the dash; what fails is raised, and told there."""
-
-    def end(self) -> None:
-        pass
 
 
 class SessionHands:

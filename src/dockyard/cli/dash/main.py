@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from dockyard.cli import flags
+from dockyard.cli.compose.board import Quiet
 from dockyard.cli.compose.session import Session, balancer_of
 from dockyard.cli.compose.table import GLOBAL
 from dockyard.cli.dash import view
-from dockyard.cli.dash.hands import Quiet, SessionHands
+from dockyard.cli.dash.hands import SessionHands
 from dockyard.cli.flags import Options, UsageError
 from dockyard.cli.output import terminal_width
 from dockyard.cli.shell import Shell
