@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from dockyard.cli.compose import balance
 from dockyard.cli.compose.session import balancer_of
 from dockyard.compose import traffic
 from dockyard.compose.balancer import Balancer
 from dockyard.compose.circuit import Count, Judge
 from dockyard.compose.layout import BUCKETS, Balanced, Layout
 from dockyard.compose.observe import read_container
-from dockyard.errors import Conflict, Unavailable
+from dockyard.errors import Conflict
 from dockyard.testing.balanced import Rig, Server, free_port
 
 
@@ -195,54 +194,3 @@ def test_projects_of_one_name_on_two_engines_have_a_balancer_each() -> None:
     one, two = balancer_of("shop", "unix:///a.sock"), balancer_of("shop", "unix:///b.sock")
     assert one != two
     assert len(str(balancer_of("x" * 200, "unix:///a.sock"))) < 100, "a socket's path has 107 bytes at most"
-
-
-class Comes:
-    """An engine that goes away after a look and is back at the third try; the fourth time ends the test."""
-
-    def __init__(self) -> None:
-        self.told, self.asked, self.looks = list[str](), 0, 0
-        self.client = self.shell = self
-
-    def complain(self, text: str) -> None:
-        self.told.append(text)
-
-    def open(self, *_: Any) -> Any:
-        self.asked += 1
-        if self.asked == 2:
-            raise Unavailable("nobody listens")
-        if self.asked == 4:
-            raise KeyboardInterrupt
-        return self
-
-    def __enter__(self) -> Comes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def settimeout(self, seconds: float | None) -> None:
-        pass
-
-    def objects(self) -> Iterator[Any]:
-        yield {}
-        if self.asked == 1:
-            raise Unavailable("connection lost")
-
-    def request(self, *_: Any) -> list[Any]:
-        self.looks += 1
-        return []
-
-
-def test_a_balancer_outlives_the_engine(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
-    one, engine = rig(1), Comes()
-    monkeypatch.setattr(balance, "AWAY_PAUSE", 0.01)
-    with pytest.raises(KeyboardInterrupt):
-        balance._follow(engine, one.balancer)  # type: ignore[arg-type]
-    assert engine.told[0].startswith("the engine is away, the instances stay as they are: connection lost")
-    assert engine.told.count("the engine is back") == 1
-    assert engine.looks == 4, "now and at one event, before and after"
-    never = Comes()
-    never.asked = 1
-    with pytest.raises(Unavailable):
-        balance._follow(never, one.balancer)  # type: ignore[arg-type]

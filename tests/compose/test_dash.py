@@ -77,6 +77,12 @@ def test_how_a_service_is(rows: list[Any], state: str) -> None:
     assert looks(*rows)["web"].state == state
 
 
+def test_what_its_policy_has_just_started_again_is_not_up() -> None:
+    assert looks(row("db", 1, "Up 3 seconds"))["db"].state == "up"
+    assert looks(row("db", 1, "Up 3 seconds"), restarts={"db-1-id": 2})["db"].state == "starting"
+    assert looks(row("db", 1, "Up 12 seconds"), restarts={"db-1-id": 2})["db"].state == "up"
+
+
 def test_what_else_a_picture_has() -> None:
     flow = Flow("open", instances=(Balanced(2, "a", "OUT", 0, Count(9, 8), 0.0, 0),))
     made = looks(*[row("web", n, "Up 1 s") for n in (1, 2, 3)], row("old", 1, "Up 1 s"), restarts={"web-1-id": 4},

@@ -18,6 +18,7 @@ from dockyard.doctor.finding import Severity
 Json = dict[str, Any]
 UP, DEGRADED, STARTING, DOWN, DONE, OFF = "up", "degraded", "starting", "down", "done", "off"
 _EXITED = re.compile(r"Exited \((\d+)\)")
+_YOUNG = re.compile(r"Up (Less than a second|\d seconds?)\b")
 _RANK = {Severity.FAULT: 0, Severity.RISK: 1, Severity.ADVICE: 2}
 
 
@@ -162,7 +163,8 @@ def _state(wanted: int, seats: Sequence[Seat]) -> str:
         return DONE
     if not wanted and not running:
         return OFF
-    well = [seat for seat in running if seat.health in ("", "healthy")]
+    # One that its policy has just started again may fall again: for ten seconds it is no better than starting.
+    well = [seat for seat in running if seat.health in ("", "healthy") and not (seat.restarts and _YOUNG.match(seat.told))]
     if len(well) >= wanted and len(well) == len(running):
         return UP
     if running and all(seat.health != "unhealthy" for seat in running) and len(running) >= wanted:

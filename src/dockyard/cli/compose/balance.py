@@ -32,8 +32,8 @@ FLAGS = {
     --status          Show the instances, their state and what they have done
 """,
 }
-AWAY_PAUSE = 0.5
-"""Seconds between two tries to reach an engine that has gone."""
+ASK_AGAIN = 0.25
+"""Seconds between two attempts to reach an engine that went away."""
 _EVENTS = ["start", "die", "health_status", "pause", "unpause", "destroy"]
 
 
@@ -75,27 +75,26 @@ def _where(one: layout.Balanced) -> str:
 
 
 def _follow(session: Session, balancer: Balancer) -> None:
-    """Fills the slots now and at each event, for ever. An engine that goes away leaves the slots as they are: containers do
-    not need it, so requests go on; when it is back, what changed meanwhile is caught up with."""
-    away = ""
-    first = True
+    """Fills the slots now and at each event. An engine that goes away is waited for: instances outlive it, and so must what
+    leads to them. Refusals and HAProxy's own failures end it."""
+    away = False
     while True:
         try:
             for _ in _changes(session, balancer.layout.project):
-                first = False
-                if away:
-                    session.shell.complain("the engine is back")
-                    away = ""
+                away = _told(session, away, now=False)
                 balancer.fill(containers(session.client, balancer.layout.project))
-            told = "it ended its events"
-        except DockyardError as error:
-            if first or error.code == BALANCER_FAILED.id:
+        except BALANCER_FAILED.kind as error:
+            if error.code == BALANCER_FAILED.id:
                 raise
-            told = str(error)
-        if not away:
-            session.shell.complain(f"the engine is away, the instances stay as they are: {told}")
-            away = told
-        time.sleep(AWAY_PAUSE)
+        away = _told(session, away, now=True)
+        time.sleep(ASK_AGAIN)
+
+
+def _told(session: Session, before: bool, *, now: bool) -> bool:
+    """Says it when the engine goes or comes back; HAProxy goes on with what it knows meanwhile."""
+    if before != now:
+        session.shell.complain("the engine does not answer; the instances stay as they are" if now else "the engine is back")
+    return now
 
 
 def _changes(session: Session, project: str) -> Iterator[None]:
