@@ -19,14 +19,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from dockyard.cli.compose.session import balancer_of
 from dockyard.cli.dash import main, view
 from dockyard.cli.dash.screen import Painter, keys
-from dockyard.compose import exposition, picture
+from dockyard.compose import desk, exposition, picture
 from dockyard.compose.circuit import Count
+from dockyard.compose.haproxy import RuntimeSocket
 from dockyard.compose.loader import Request, load
 from dockyard.compose.observe import read_container
 from dockyard.compose.picture import Picture
+from dockyard.compose.project import Project
 from dockyard.compose.traffic import Flow, Rates
 from dockyard.compose.traffic import Instance as Balanced
+from dockyard.doctor import Facts
 from dockyard.doctor.finding import Confidence, Finding, Fix, Object, Report, Severity
+from dockyard.errors import InvalidParameter
 from dockyard.testing.balanced import Rig, Server, free_port
 
 spec = importlib.util.spec_from_file_location("pty_runner", Path(__file__).parents[1] / "cli" / "pty_runner.py")
@@ -156,6 +160,29 @@ def test_metrics_are_read_by_prometheus_own_parser() -> None:
     assert samples["dockyard_request_seconds_bucket", "web", "+Inf"] == 16
     assert samples["dockyard_service_up", "web", None] == 0
     assert 'project="sh\\"op"' in text
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_a_cure_is_applied_and_taken_back_if_it_does_not_help(
+    heals: bool, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+    fix = Fix("touch it", [f"touch {mark}"], [f"rm {mark}"], machine=True)
+    ill = Finding("X-1", "ill", Severity.FAULT, Confidence.PROVED, Object("host"), "seen", [], fix=fix)
+    monkeypatch.setattr(desk, "collect", lambda *_: Facts(0.0))
+    monkeypatch.setattr(desk, "examine", lambda *_: Report([] if heals and mark.exists() else [ill], []))
+    monkeypatch.setattr("dockyard.doctor.cure.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("dockyard.doctor.cure._keep_undo", lambda *_: "")
+    one = desk.Desk(client, Project("shop", {}), RuntimeSocket(str(tmp_path / "none")), object())  # type: ignore[arg-type]
+    one._examine_now()
+    with pytest.raises(InvalidParameter, match="not among the findings"):
+        one.cure("Y-2")
+    assert one.cure(ill.key)
+    with one._acting:
+        one.look()
+    assert mark.exists() is heals
+    assert one.picture.failed is not heals
+    assert ("X-1 is healed" if heals else "X-1 rolled back: the finding stayed") in one.picture.said
 
 
 # ---- on simulated containers

@@ -30,10 +30,11 @@ from dockyard.compose.layout import Layout, layout_of
 from dockyard.compose.observe import Container, at_once, containers
 from dockyard.compose.picture import Picture
 from dockyard.compose.project import Project
-from dockyard.doctor import Report, examine
+from dockyard.doctor import Facts, Report, examine
 from dockyard.doctor.collect import collect
+from dockyard.doctor.cure import Runner, apply, choose
 from dockyard.doctor.faults import all_rules
-from dockyard.errors import DockyardError, NotFound
+from dockyard.errors import Conflict, DockyardError, NotFound
 
 Json = dict[str, Any]
 LOOK, EXAMINE, COMPARE = 1.0, 30.0, 60.0
@@ -78,6 +79,7 @@ class Desk:
         self._counts: dict[str, int] = {}
         self._count_of: dict[str, str] = {}
         self._report: Report | None = None
+        self._facts: Facts | None = None
         self._stale: dict[str, str] = {}
         self._registries = False
         self._acting = threading.Lock()
@@ -222,7 +224,8 @@ class Desk:
 
     def _examine_now(self) -> None:
         try:
-            self._report = examine(collect(self.client, os.environ), all_rules())
+            self._facts = collect(self.client, os.environ)
+            self._report = examine(self._facts, all_rules())
         except (DockyardError, OSError):
             self._report = None  # the engine is away, which the look tells
 
@@ -267,6 +270,25 @@ class Desk:
             return f"{len(self._stale)} container{'' if len(self._stale) == 1 else 's'} out of date"
 
         return self._act("asking the registries", work)
+
+    def cure(self, key: str) -> bool:
+        """Applies the doctor's cure, looks again, and takes it back when the finding stays. Raises InvalidParameter for a
+        finding that is not there or whose cure needs a person."""
+        found = choose(self._report or Report([], []), key)
+
+        def look() -> Report:
+            self._facts = collect(self.client, os.environ)
+            self._report = examine(self._facts, all_rules())
+            return self._report
+
+        def work() -> str:
+            engine = self._facts.engine if self._facts else collect(self.client, os.environ).engine
+            outcome = apply(found, Runner(engine.pid, engine.host), look)
+            if outcome.state != "healed":
+                raise Conflict(f"{found.id} {outcome.state}: {outcome.detail}")
+            return f"{found.id} is healed: {outcome.detail}" + (f"; undo kept in {outcome.undo_file}" if outcome.undo_file else "")
+
+        return self._act(f"curing {found.id}", work)
 
     def _act(self, busy: str, work: Callable[[], str]) -> bool:
         if not self._acting.acquire(blocking=False):

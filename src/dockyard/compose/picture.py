@@ -43,7 +43,8 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Ill:
-    """A finding of the doctor, in the words that a person needs."""
+    """A finding of the doctor, in the words that a person needs. ``machine``: the cure can be applied, checked and taken
+    back by the doctor; ``key`` names it then."""
 
     id: str
     severity: str
@@ -54,6 +55,7 @@ class Ill:
     cure: str = ""
     commands: tuple[str, ...] = ()
     machine: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ def _ill(finding: Finding) -> Ill:
     fix = finding.fix
     return Ill(
         finding.id, finding.severity.value, str(finding.object), finding.title, finding.symptom, tuple(finding.cause),
-        fix.text if fix else "", tuple(fix.commands) if fix else (), bool(fix and fix.machine),
+        fix.text if fix else "", tuple(fix.commands) if fix else (), bool(fix and fix.machine), finding.key,
     )  # fmt: skip
 
 

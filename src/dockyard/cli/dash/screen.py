@@ -130,7 +130,8 @@ class Screen:
         chosen = picture.service(self._chosen)
         body = view.help_lines() if self._page == "help" or chosen is None else view.doctor(picture, chosen)
         self._first = max(0, min(self._first, len(body) - 1))
-        self._painter.paint(view.frame(body, view.foot("", "esc back  ↑↓ scroll  q quit"), width, height, self._first))
+        foot = view.foot(self._question, "a apply the cure  esc back  ↑↓ scroll  q quit")
+        self._painter.paint(view.frame(body, foot, width, height, self._first))
 
     def _log_frame(self, width: int, height: int) -> list[Line]:
         if time.monotonic() - self._log_at >= FOLLOW:
@@ -180,6 +181,8 @@ class Screen:
             self._first = max(0, min(self._first, len(self._log) if self._page == "logs" else self._first))
         elif key in ("down", "j", "pagedown"):
             self._first = max(0, self._first + (1 if key != "pagedown" else 20) * (-1 if self._page == "logs" else 1))
+        elif key == "a" and self._page == "doctor":
+            self._ask_to_cure()
         elif key == "/" and self._page == "logs":
             self._is_typing, self._typing = True, ""
         return True
@@ -204,9 +207,21 @@ class Screen:
         elif key == "c":
             self._desk.check_images()
 
+    def _ask_to_cure(self) -> None:
+        """The first finding whose cure the doctor can apply."""
+        one = self._desk.picture.service(self._chosen)
+        ill = next((ill for ill in one.ills if ill.machine), None) if one else None
+        if ill is not None:
+            self._question, self._answer = f"run {'; '.join(ill.commands)}?", f"cure {ill.key}"
+
     def _decide(self, key: str) -> None:
         answer, self._question = self._answer, ""
         if key not in ("y", "Y", "enter"):
+            return
+        if answer.startswith("cure "):
+            self._page = "overview"
+            with contextlib.suppress(DockyardError):  # it is healed already
+                self._desk.cure(answer.removeprefix("cure "))
             return
         if answer == "restart":
             self._desk.restart([self._chosen])

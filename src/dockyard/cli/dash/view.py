@@ -16,6 +16,7 @@ BOLD, DIM, RED, GREEN, YELLOW, CYAN, REVERSE = "1", "2", "31", "32", "33", "36",
 SIGNS = {UP: ("●", GREEN), DONE: ("✓", DIM), OFF: ("○", DIM), STARTING: ("◐", YELLOW), DEGRADED: ("◐", YELLOW), DOWN: ("✗", RED)}
 KEYS = (
     ("↑ ↓", "choose a service"), ("enter l", "its logs"), ("d", "what the doctor found, with the cure"),
+    ("a", "there: apply the cure; it is taken back if it does not help"),
     ("r", "restart the service"), ("u", "update it (rolling, with rollback)"), ("U", "update all that is out of date"),
     ("c", "ask the registries for newer images"), ("/", "in logs: search"), ("esc", "back"), ("q  Ctrl-C", "quit"),
 )  # fmt: skip
@@ -135,7 +136,7 @@ def doctor(picture: Picture, one: ServiceLook) -> list[Line]:
         lines.append([(colour, f"{sign} {ill.id} {printable(ill.what)}: {printable(ill.title)}")])
         told = [("seen", [ill.symptom]), ("cause", list(ill.cause)), ("cure", [ill.cure, *ill.commands])]
         if ill.machine:
-            told.append(("apply", [f"dockyard doctor --apply {ill.id}"]))
+            told.append(("apply", [f"key a, or dockyard doctor --apply {ill.id}"]))
         told.append(("more", [f"dockyard explain {ill.id}"]))
         for name, texts in told:
             for number, text in enumerate(filter(None, texts)):

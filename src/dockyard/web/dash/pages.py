@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from dockyard.compose import exposition
 from dockyard.compose.desk import Desk
 from dockyard.compose.picture import Picture, milliseconds
-from dockyard.errors import DockyardError
+from dockyard.errors import DockyardError, InvalidParameter
 from dockyard.http import Request, Response, StreamResponse
 from dockyard.registry.access import ANONYMOUS
 from dockyard.registry.api import wire_error
@@ -152,7 +152,7 @@ class Pages:
         fields = await read_fields(visit.request)
         session.check_form(visit.request, visit.visitor, one(fields, "_csrf"))
         verb, name = one(fields, "verb"), one(fields, "service")
-        if path != "/act" or verb not in {"restart", "update", "check"}:
+        if path != "/act" or verb not in {"restart", "update", "check", "cure"}:
             raise THING_UNKNOWN(what="page", name=path[:200])
         if name and self.desk.picture.service(name) is None:
             raise THING_UNKNOWN(what="service", name=name[:100])
@@ -160,6 +160,8 @@ class Pages:
             raise THING_UNKNOWN(what="service", name="")
         if verb == "check":
             begun = self.desk.check_images()
+        elif verb == "cure":
+            begun = self.desk.cure(one(fields, "finding")[:200])
         else:
             begun = self.desk.restart([name]) if verb == "restart" else self.desk.update([name] if name else [])
         sentence = "It has begun." if begun else "Something else is being done; wait for its end."
@@ -169,7 +171,7 @@ class Pages:
         return Response(303, [("Location", back), ("Cache-Control", "no-store"), session.flash_cookie(sentence, False)])
 
     def _error(self, visit: Visit, error: DockyardError) -> Response:
-        status = wire_error(error).status
+        status = 400 if isinstance(error, InvalidParameter) else wire_error(error).status
         if visit.request.headers.get("hx-request") == "true":
             more = [("HX-Retarget", "#said"), ("HX-Reswap", "innerHTML")]
             return self.html(visit, "failed.html", 200, more, sentence=error.message, hint=error.hint)
