@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,25 @@ def test_slow_start_under_load(rig: Callable[..., Rig]) -> None:
     one.ask(40)
     old, new = (server.served["GET"] - count for server, count in zip(one.servers, before, strict=True))
     assert 0 < new < old / 2, (old, new)
+
+
+def test_what_is_drained_ends_its_requests_first(rig: Callable[..., Rig]) -> None:
+    one = rig(2)
+    for server in one.servers:
+        server.delay = 0.7
+    answers: list[Any] = []
+    threads = [threading.Thread(target=lambda: answers.append(one.ask())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    one.until(lambda: sum(server.served["GET"] for server in one.servers) >= 4, load=0)
+    one.control.drain("b_web", 1)
+    assert next(each for each in one.flow().instances if each.number == 1).sessions == 0
+    one.servers[0].code = 500  # as if it were gone
+    one.servers[1].delay = 0.0
+    assert one.ask(10) == {200: 10}
+    for thread in threads:
+        thread.join()
+    assert answers == [{200: 1}] * 4
 
 
 def test_one_balancer_a_project(rig: Callable[..., Rig]) -> None:

@@ -21,10 +21,10 @@ LIMIT = 20.0
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers with ``code``; 0: closes without an answer."""
+    """Answers with ``code`` after ``delay`` seconds; 0: closes without an answer."""
 
     def __init__(self) -> None:
-        self.code, self.served = 200, Counter[str]()
+        self.code, self.delay, self.served = 200, 0.0, Counter[str]()
         super().__init__(("127.0.0.1", 0), Answer)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -38,9 +38,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.served[self.command] += 1
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        time.sleep(self.server.delay)
         if self.server.code:
             self.send_response(self.server.code)
             self.send_header("Content-Length", "0")
+            self.send_header("X-Server", str(self.server.server_port))
             self.end_headers()
 
     do_POST = do_GET
