@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from dockyard.compose.circuit import Judge
 from dockyard.compose.layout import SLOTS, commands, layout_of, render, wanted
 from dockyard.compose.loader import Request, load
-from dockyard.compose.observe import read_container
+from dockyard.compose.observe import project_of, read_container
 from dockyard.compose.project import Project
 from dockyard.errors import InvalidParameter
 
@@ -54,7 +55,11 @@ def test_routes_stand_from_the_most_particular_to_the_rest() -> None:
 
 def test_haproxy_takes_the_file(tmp_path: Path) -> None:
     file = tmp_path / "h.cfg"
-    file.write_text(render(layout_of(project(CUBE)), str(tmp_path / "s"), "127.0.0.1:9101"))
+    states = tmp_path / "states.map"
+    states.write_text("".join(f"{key} {value}\n" for key, value in Judge(layout_of(project(CUBE))).states().items()))
+    text = render(layout_of(project(CUBE)), str(tmp_path / "s"), "127.0.0.1:9101", str(states))
+    assert f"use_backend o_web if {{ str(b_web),map_str({states}) -m str open }}" in text
+    file.write_text(text)
     program = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
     done = subprocess.run([str(program), "-c", "-f", str(file)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
@@ -73,12 +78,31 @@ def test_haproxy_takes_the_file(tmp_path: Path) -> None:
         ("listen: 80, lisen: 1", "unknown key"),
         ("listen: 80, retries: many", "must be a number"),
         ("listen: 80, timeout: soon", "invalid duration"),
+        ("listen: 80, breaker: 101", "must be a number up to 100"),
+        ("listen: 80, eject: never", "invalid duration"),
     ],
 )
 def test_words_that_are_none_are_refused_with_their_place(balance: str, told: str) -> None:
     with pytest.raises(InvalidParameter, match=told) as caught:
         layout_of(project(f"services: {{a: {{image: x, x-dockyard: {{balance: {{{balance}}}}}}}}}"))
     assert "services.a.x-dockyard.balance" in str(caught.value)
+
+
+def test_labels_say_the_same_and_are_enough_without_files() -> None:
+    text = """
+services:
+  web:
+    image: x
+    labels: {dockyard.balance.listen: "8080", dockyard.balance.shard: "header:Tenant", dockyard.balance.pin.acme: "2", other: y}
+    x-dockyard: {balance: {port: 81}}
+"""
+    one = layout_of(project(text)).services["web"]
+    assert (one.listen, one.port, one.pins) == ("*:8080", 81, (("acme", 2),))
+    labels = {"com.docker.compose.service": "web", "com.docker.compose.container-number": "1", "dockyard.balance.listen": "8080"}
+    found = read_container({"Id": "1", "Names": ["/app-web-1"], "State": "running", "Labels": labels})
+    assert list(layout_of(project_of("app", [found])).services) == ["web"]
+    with pytest.raises(InvalidParameter, match="unknown key"):
+        layout_of(project("services: {a: {image: x, labels: {dockyard.balance.lisen: '1'}}}"))
 
 
 def test_two_services_cannot_be_the_rest_of_one_address() -> None:

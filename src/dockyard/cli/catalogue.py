@@ -114,6 +114,8 @@ FORWARDED = {
     "audit": ("dockyard.doctor.main", "Check the privileges of containers"),
     "explain": ("dockyard.doctor.main", "Explain an error code or a finding"),
     "compose": ("dockyard.cli.compose.main", "Run applications of several containers"),
+    "dash": ("dockyard.cli.dash", "Show a project live: services, circuits, traffic, findings; also as a web page"),
+    "pipeline": ("dockyard.cli.pipeline", "Run a project from compile to deploy, as its pipeline.yaml says"),
     "unit": ("dockyard.cli.unit", "Run a project's tests in the containers of its Dockunit.json"),
     "image bootstrap": ("dockyard.storage.bootstrap_main", "Make a base image without any registry"),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import os
 import shlex
 import sys
@@ -14,9 +16,10 @@ import dockyard
 from dockyard.cli.shell import Shell
 from dockyard.client import Client
 from dockyard.dockunit.errors import BAD_FILE, NO_ENTRY, NO_FILE
-from dockyard.dockunit.matrix import Entry, parse
-from dockyard.dockunit.report import Outcome, junit, summary, tap
+from dockyard.dockunit.matrix import Entry, Matrix, parse
+from dockyard.dockunit.report import Outcome, document, junit, summary, tap
 from dockyard.dockunit.run import Runner
+from dockyard.dockunit.surroundings import surroundings
 from dockyard.dockunit.tree import pack
 from dockyard.errors import DockyardError
 
@@ -27,6 +30,7 @@ Run a project's tests in the containers of its Dockunit.json, side by side
 
 Options:
       --du-container N   Only this container of the file (the first is 1)
+      --du-json          Print one JSON document instead of words
       --du-junit FILE    Write a JUnit report
       --du-no-cache      Run the beforeScripts again even if nothing has changed
       --du-parallel N    Most containers at once (default: all)
@@ -36,6 +40,10 @@ Options:
       --version          Print the version
 
 All other arguments and options are put behind the test command.
+
+"stubs" beside "containers" are servers that stand in for services that the
+tests need (docs/unit.md). 'dockyard pipeline' runs compile, unit, integration,
+performance and deploy stages of a pipeline.yaml.
 """
 
 
@@ -133,45 +141,54 @@ def main(words: Sequence[str]) -> int:
         return 130
 
 
-def _entries(arguments: Arguments, project: Path) -> list[Entry]:
+def _matrix(arguments: Arguments, project: Path) -> Matrix:
     path = project / "Dockunit.json"
     try:
-        entries = parse(path.read_text(encoding="utf-8"), str(path))
+        made = parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise NO_FILE(path=project) from None
     except (OSError, UnicodeDecodeError) as error:
         raise BAD_FILE(path=path, cause=error) from None
     if "container" not in arguments.own:
-        return entries
+        return made
     number = arguments.number("container", 0)
-    chosen = [entry for entry in entries if entry.number == number]
+    chosen = tuple(entry for entry in made.entries if entry.number == number)
     if not chosen:
-        raise NO_ENTRY(number=arguments.own["container"], count=len(entries))
-    return chosen
+        raise NO_ENTRY(number=arguments.own["container"], count=len(made.entries))
+    return dataclasses.replace(made, entries=chosen)
 
 
 def _run(arguments: Arguments, client: Client) -> int:
     from dockyard.cli import auths
 
     project = Path(arguments.path).resolve()
-    entries = _entries(arguments, project)
-    as_tap = "tap" in arguments.own
-    teller = Teller([] if as_tap else entries, "verbose" in arguments.own)
+    matrix = _matrix(arguments, project)
+    entries = matrix.entries
+    silent = "tap" in arguments.own or "json" in arguments.own
+    teller = Teller([] if silent else entries, "verbose" in arguments.own)
     tree = pack(project)
     runner = Runner(
         client, tree, arguments.test, hashlib.sha256(os.fsencode(project)).hexdigest()[:16],
         cached="no-cache" not in arguments.own, headers=auths.header_for,
     )  # fmt: skip
-    if not as_tap:
+    if not silent:
         runner.tell = teller.line
+    unmet: list[str] = []
     try:
-        outcomes = runner.run(
-            entries, arguments.number("parallel", len(entries)), (lambda outcome: None) if as_tap else teller.done
-        )
+        with surroundings(client, matrix.stubs, auths.header_for) as around:
+            runner.networks = [around.network] if around else []
+            outcomes = runner.run(
+                entries, arguments.number("parallel", len(entries)), (lambda outcome: None) if silent else teller.done
+            )
+            unmet = around.unmet() if around else []
     finally:
         tree.close()
     told, code = summary(outcomes)
-    print(tap(outcomes) if as_tap else told, end="" if as_tap else "\n")
+    for sentence in unmet:
+        print(sentence, file=sys.stderr)
+    if "json" in arguments.own:
+        told = json.dumps({"containers": document(outcomes), "unmet": unmet}, indent=2, ensure_ascii=False)
+    print(tap(outcomes) if "tap" in arguments.own else told, end="" if "tap" in arguments.own else "\n")
     if "junit" in arguments.own:
         Path(arguments.own["junit"]).write_text(junit(outcomes, project.name), encoding="utf-8")
-    return code
+    return code or bool(unmet)

@@ -88,3 +88,6 @@ CHAOS_MISSING = Code(
 NOT_STEADY = Code(
     "DY-CMP-045", Conflict, "not in a steady state, so nothing was injected: {cause}", hint="dockyard doctor"
 )
+BALANCER_RUNS = Code(
+    "DY-CMP-060", Conflict, "a balancer of {project} runs already", hint="dockyard compose balance --status"
+)

@@ -19,6 +19,8 @@ START_LIMIT = 10.0
 DRAIN_LIMIT = 10.0
 """Seconds that requests under way may take before their instance is stopped all the same."""
 PAUSE = 0.02
+EMPTY = "127.0.0.1:9"
+"""The address of a slot that never held an instance."""
 _BATCH = 40
 """Commands in one line: HAProxy reads 16 KiB at most."""
 
@@ -42,9 +44,11 @@ class RuntimeSocket:
             raise BALANCER_FAILED(cause=error.strerror or error) from None
 
     def rows(self) -> list[dict[str, str]]:
-        """``show stat``: a row for each front, back and server."""
-        text = self.ask("show stat").removeprefix("# ")
-        return list(csv.DictReader(io.StringIO(text)))
+        """``show stat``: a row for each front, back and server that ever had an address. An empty slot is most of the
+        answer (63 of 64 often), so it goes before the columns are taken apart."""
+        lines = self.ask("show stat").removeprefix("# ").splitlines(keepends=True)
+        used = [line for line in lines if f",{EMPTY}," not in line]
+        return list(csv.DictReader(io.StringIO("".join(used))))
 
     def drain(self, backend: str, slot: int) -> None:
         """No new requests for a slot; returns when those under way are done, at the latest after DRAIN_LIMIT."""
@@ -67,9 +71,10 @@ class Process:
             raise BALANCER_FAILED(cause="haproxy is not installed (apt-get install haproxy)")
         file = directory / "haproxy.cfg"
         file.write_text(config)
-        checked = subprocess.run([program, "-c", "-q", "-f", str(file)], capture_output=True, text=True, timeout=START_LIMIT)
+        checked = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, timeout=START_LIMIT)
         if checked.returncode != 0:
-            raise BALANCER_FAILED(cause=checked.stderr.strip()[-400:])
+            told = [line.partition(" : ")[2] for line in checked.stderr.splitlines() if line.startswith("[ALERT]")]
+            raise BALANCER_FAILED(cause=" / ".join(told)[:400] or f"haproxy -c ended with {checked.returncode}")
         self._log = (directory / "haproxy.log").open("wb")
         self._process = subprocess.Popen([program, "-db", "-f", str(file)], stdout=self._log, stderr=self._log)
 

@@ -25,6 +25,9 @@ def container_name(project: str, separator: str, service: str, number: int, give
     """``shop-web-1``; ``given`` is the file's ``container_name``."""
     return given or separator.join((project, service, str(number)))
 
+OURS = "dockyard."
+"""Labels of ours begin so."""
+
 
 def image_name(project: str, separator: str, name: str, service: dict[str, Any]) -> str:
     """The image of a service; one that is only built is called after project and service."""

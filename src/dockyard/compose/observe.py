@@ -180,7 +180,8 @@ def project_of(name: str, found: Iterable[Container]) -> Project:
     directory = ""
     for item in found:
         if item.service and not item.oneoff:
-            services[item.service] = {"image": item.row.get("Image") or "", "depends_on": item.dependencies}
+            own = {key: value for key, value in item.labels.items() if key.startswith(labels.OURS)}
+            services[item.service] = {"image": item.row.get("Image") or "", "depends_on": item.dependencies, "labels": own}
             directory = item.labels.get(labels.WORKING_DIR, directory)
     for service in services.values():
         service["depends_on"] = {key: terms for key, terms in service["depends_on"].items() if key in services}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockyard.dockunit.errors import BAD_FILE
+from dockyard.dockunit.stub import Stub, parse_stubs
 
 MAX_BYTES = 1 << 20
 _FIELDS = {"prettyName": str, "image": str, "testCommand": str, "beforeScripts": list}
@@ -30,7 +31,15 @@ class Entry:
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-def parse(text: str, path: str) -> list[Entry]:
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """``stubs`` is a key of ours beside "containers"; the old tool passes over it."""
+
+    entries: tuple[Entry, ...]
+    stubs: tuple[Stub, ...] = ()
+
+
+def parse(text: str, path: str) -> Matrix:
     """Raises InvalidParameter with the place and the nearest field."""
     if len(text) > MAX_BYTES:
         raise BAD_FILE(path=path, cause=f"larger than {MAX_BYTES} bytes")
@@ -39,6 +48,11 @@ def parse(text: str, path: str) -> list[Entry]:
     except (ValueError, RecursionError) as wrong:
         raise BAD_FILE(path=path, cause=str(wrong)) from None
     rows = tree.get("containers") if isinstance(tree, dict) else None
+    return Matrix(tuple(parse_entries(rows, path)), parse_stubs(tree.get("stubs") if isinstance(tree, dict) else None, path))
+
+
+def parse_entries(rows: Any, path: str) -> list[Entry]:
+    """Raises InvalidParameter."""
     if not isinstance(rows, list) or not rows:
         raise BAD_FILE(path=path, cause='it has no list "containers"')
     return [_entry(row, number, path) for number, row in enumerate(rows, 1)]

@@ -10,12 +10,16 @@ import os
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from dockyard.errors import Exhausted
+
 TARGET = "/app/test"
 PIECE = 1 << 20
+MOST_KEPT = 4 << 30
+"""Bytes of what a stage hands on."""
 
 
 class Tree:
@@ -33,6 +37,29 @@ class Tree:
 
     def close(self) -> None:
         self._file.close()
+
+
+class Kept(Tree):
+    """What a stage made: an archive as the engine gives it, and the ``folder`` in a container that it belongs into."""
+
+    def __init__(self, file: IO[bytes], digest: str, folder: str) -> None:
+        super().__init__(file, digest)
+        self.folder = folder
+
+    @classmethod
+    def of(cls, path: str, chunks: Iterable[bytes]) -> Kept:
+        """Raises Exhausted beyond MOST_KEPT."""
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 - handed out open
+        digest, size = hashlib.sha256(path.encode()), 0
+        for piece in chunks:
+            size += len(piece)
+            if size > MOST_KEPT:
+                spool.close()
+                raise Exhausted(f"cannot keep {path}: it is larger than {MOST_KEPT >> 30} GiB")
+            digest.update(piece)
+            spool.write(piece)
+        spool.flush()
+        return cls(spool, digest.hexdigest(), f"{TARGET}/{path}".rpartition("/")[0])
 
 
 def pack(project: Path) -> Tree:

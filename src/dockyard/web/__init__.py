@@ -1,4 +1,4 @@
-"""Web: the registry's pages, for a browser, a phone, a keyboard, a screen reader.
+"""Web: the registry's pages, for a browser, a phone, a keyboard, a screen reader; and the dash of a project (`dash`).
 
 Nouns: a *page* is a function from a visit to a template and its values; a *visit* is one request and who makes it; a
 *session* is a row in the database that a cookie names; a *form* is an operation of the administration API, spelled in

@@ -23,20 +23,8 @@ from dockyard.registry.settings import read_setting
 from dockyard.web import namespaces, repositories, session, system
 from dockyard.web.events import Feed
 from dockyard.web.forms import form_of, one, read_fields
-from dockyard.web.render import assets, place, render
+from dockyard.web.render import HEADERS, place, render, static
 from dockyard.web.visit import Page, Visit
-
-_HEADERS = [
-    ("Content-Type", "text/html; charset=utf-8"),
-    ("Content-Security-Policy",
-     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
-     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
-    ("Referrer-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("X-Frame-Options", "DENY"),
-    ("Cache-Control", "no-store"),
-]  # fmt: skip
-_FOREVER = "public, max-age=31536000, immutable"
 
 
 def pages(registry: Registry) -> Callable[[Request], Answer | Awaitable[Answer]]:
@@ -61,16 +49,10 @@ class Pages:
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         path = request.raw_path
         if path.startswith("/static/"):
-            return self._static(request, path)
+            return static(request)
         if path == "/events":
             return self._events(request)
         return self._page(request)
-
-    def _static(self, request: Request, path: str) -> Response:
-        asset = assets().get(path)
-        if asset is None or request.method not in {"GET", "HEAD"}:
-            raise THING_UNKNOWN(what="file", name=path[:200])
-        return Response(200, {"Content-Type": asset.media_type, "Cache-Control": _FOREVER}, asset.content)
 
     def _events(self, request: Request) -> StreamResponse:
         if request.method != "GET":
@@ -110,7 +92,7 @@ class Pages:
 
     def html(self, visit: Visit, page: Page, status: int = 200, more: list[tuple[str, str]] | None = None) -> Response:
         visitor = visit.visitor
-        headers = [*_HEADERS, ("Vary", "Cookie, HX-Request"), *(more or [])]
+        headers = [*HEADERS, ("Vary", "Cookie, HX-Request"), *(more or [])]
         if visitor.fresh:
             headers.append(session.visit_cookie(visitor))
         if visitor.flash and not visit.fragment:

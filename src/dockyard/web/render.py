@@ -13,6 +13,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from dockyard.http import Request, Response
+from dockyard.registry.errors import THING_UNKNOWN
+
 STATIC = {
     "app.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8",
     "vendor/htmx.min.js": "text/javascript; charset=utf-8", "vendor/sse.min.js": "text/javascript; charset=utf-8",
@@ -20,6 +23,20 @@ STATIC = {
 }  # fmt: skip
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _SPANS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
+
+
+HEADERS = [
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy",
+     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("X-Frame-Options", "DENY"),
+    ("Cache-Control", "no-store"),
+]  # fmt: skip
+"""Of every page. Nothing inline, nothing from elsewhere."""
+_FOREVER = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,14 @@ def assets() -> dict[str, Asset]:
         url = f"/static/{hashlib.sha256(content).hexdigest()[:12]}/{name}"
         found[url] = Asset(content, media_type, url)
     return found
+
+
+def static(request: Request) -> Response:
+    """A file of `assets`. Raises THING_UNKNOWN."""
+    asset = assets().get(request.raw_path)
+    if asset is None or request.method not in {"GET", "HEAD"}:
+        raise THING_UNKNOWN(what="file", name=request.raw_path[:200])
+    return Response(200, {"Content-Type": asset.media_type, "Cache-Control": _FOREVER}, asset.content)
 
 
 def asset_url(name: str) -> str:

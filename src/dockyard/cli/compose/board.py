@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Protocol, TextIO
 
-from dockyard.compose.progress import Event, Progress
+from dockyard.compose.progress import Event, Progress, Silent
 
 _SIGNS = {"working": "⠿", "done": "✔", "warning": "!", "error": "✘"}
 _COLOURS = {"working": "34", "done": "32", "warning": "33", "error": "31"}
@@ -32,6 +32,13 @@ def make(kind: str, *, colour: bool) -> Screen:
     if kind == "json":
         return Json(sys.stderr)
     return Board(sys.stderr, colour=colour) if kind == "tty" else Plain(sys.stderr)
+
+
+class Quiet(Silent):
+    """Says nothing: the screen is somebody else's, who tells what was raised."""
+
+    def end(self) -> None:
+        pass
 
 
 class Plain:

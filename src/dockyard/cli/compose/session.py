@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import sys
@@ -28,8 +29,9 @@ Json = dict[str, Any]
 
 
 class Session:
-    def __init__(self, shell: Shell, top: Options) -> None:
-        self.shell, self.top = shell, top
+    def __init__(self, shell: Shell, top: Options, screen: board.Screen | None = None) -> None:
+        """``screen`` hears of progress instead of the terminal."""
+        self.shell, self.top, self._screen = shell, top, screen
         self.environment: dict[str, str] = dict(os.environ)
         self.dry_run = top.on("dry-run")
 
@@ -84,6 +86,8 @@ class Session:
 
     @cached_property
     def progress(self) -> board.Screen:
+        if self._screen is not None:
+            return self._screen
         kind = self.top.text("progress", os.environ.get("COMPOSE_PROGRESS", "auto"))
         return board.make(kind, colour=self.colour)
 
@@ -96,10 +100,11 @@ class Session:
         return observe(self.client, project, images)
 
     def applier(self, project: Project, state: State, **more: Any) -> Applier:
-        if balancer_of(project.name).exists():
+        socket = balancer_of(project.name, str(self.client.endpoint))
+        if socket.exists():
             from dockyard.cli.compose.balance import drainer
 
-            more["before_stop"] = drainer(project)
+            more["before_stop"] = drainer(project, socket)
         return Applier(
             self.client, project, state, self.progress, proxy=proxy_variables(self.config, str(self.client.endpoint)),
             environment_files=self.source.env_files, read=_read_below(project.directory), **more,
@@ -150,10 +155,11 @@ class Session:
         return list(words)
 
 
-def balancer_of(project: str) -> Path:
-    """The control socket of a project's balancer."""
+def balancer_of(project: str, engine: str) -> Path:
+    """The control socket of a project's balancer. Two engines on one machine may each have a project of one name."""
     base = os.environ.get("XDG_RUNTIME_DIR") if os.geteuid() else "/run"
-    return Path(base or "/tmp", "dockyard", "balance", project, "haproxy.sock")
+    name = f"{project[:40]}-{hashlib.sha256(f'{engine} {project}'.encode()).hexdigest()[:8]}"
+    return Path(base or "/tmp", "dockyard", "balance", name, "haproxy.sock")
 
 
 def scaled(project: Project, wanted: Sequence[str]) -> Project:

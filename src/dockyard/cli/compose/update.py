@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dockyard.cli import auths
@@ -17,6 +18,7 @@ from dockyard.compose.project import Project
 from dockyard.compose.update import DEFAULT_READY_LIMIT, Update, policy_of
 from dockyard.errors import DockyardError
 
+NEWER = "a newer image is in the registry"
 FLAGS = {
     "update": """
     --force           Replace them all, also those that are as the file says
@@ -33,27 +35,34 @@ FLAGS = {
 
 
 def update(session: Session, options: Options) -> int:
-    names = session.chosen(session.project, options.words)
-    project = session.project.select(names, dependencies=False)
-    state = _supplied(session, project, "always" if options.on("pull") else "")
-    found = outdated_containers(project, state, names or project.services, force=options.on("force"))
-    if not found:
-        session.shell.complain("Everything is up to date")
-        return 0
     limit = float(options.number("wait-timeout")) if options.given("wait-timeout") else DEFAULT_READY_LIMIT
+    names = session.chosen(session.project, options.words)
+    count = replace(session, names, pull=options.on("pull"), force=options.on("force"), limit=limit)
+    if not count:
+        session.shell.complain("Everything is up to date")
+    return 0
+
+
+def replace(
+    session: Session, names: Sequence[str], *, pull: bool, force: bool = False, limit: float = DEFAULT_READY_LIMIT
+) -> int:
+    """How many containers were replaced (with --dry-run: would be). Raises Conflict after a rollback."""
+    project = session.project.select(list(names), dependencies=False)
+    state = _supplied(session, project, "always" if pull else "")
+    found = outdated_containers(project, state, names or project.services, force=force)
     policies = {name: policy_of(service, limit) for name, service in project.services.items()}
     if session.dry_run:
         for item, reason in found:
             order = "start-first" if policies[item.service].start_first else "stop-first"
             session.shell.say(f"replace container {item.name}, {order}  ({reason})")
-        return 0
-    applier = session.applier(project, state)
-    applier.know()
-    try:
-        Update(applier).run(found, policies)
-    finally:
-        session.progress.end()
-    return 0
+    elif found:
+        applier = session.applier(project, state)
+        applier.know()
+        try:
+            Update(applier).run(found, policies)
+        finally:
+            session.progress.end()
+    return len(found)
 
 
 def _supplied(session: Session, project: Project, pull: str) -> State:
@@ -67,22 +76,7 @@ def _supplied(session: Session, project: Project, pull: str) -> State:
 
 
 def outdated(session: Session, options: Options) -> int:
-    names = session.chosen(session.project, options.words)
-    project = session.project.select(names, dependencies=False)
-    wanted = images.needed(project)
-    state = session.state(project, list(wanted.values()))
-    rows = [
-        {"Name": item.name, "Service": item.service, "Image": wanted[item.service], "Why": reason}
-        for item, reason in outdated_containers(project, state, names or project.services)
-    ]
-    for image in sorted(set(wanted.values())) if options.on("check") else ():
-        if _newer(session, image):
-            rows += [
-                {"Name": item.name, "Service": name, "Image": image, "Why": "a newer image is in the registry"}
-                for name in project.services
-                if wanted[name] == image
-                for item in state.of(name)
-            ]
+    rows = outdated_rows(session, session.chosen(session.project, options.words), registries=options.on("check"))
     columns = [
         Column("NAME", "Name"),
         Column("SERVICE", "Service"),
@@ -90,6 +84,26 @@ def outdated(session: Session, options: Options) -> int:
         Column("WHY", "Why"),
     ]
     return show(session.shell, options, rows, columns, key="Name")
+
+
+def outdated_rows(session: Session, names: Sequence[str], *, registries: bool) -> list[dict[str, str]]:
+    """Name, Service, Image and Why of each container that is out of date. ``registries``: ask them for newer images."""
+    project = session.project.select(list(names), dependencies=False)
+    wanted = images.needed(project)
+    state = session.state(project, list(wanted.values()))
+    rows = [
+        {"Name": item.name, "Service": item.service, "Image": wanted[item.service], "Why": reason}
+        for item, reason in outdated_containers(project, state, names or project.services)
+    ]
+    for image in sorted(set(wanted.values())) if registries else ():
+        if _newer(session, image):
+            rows += [
+                {"Name": item.name, "Service": name, "Image": image, "Why": NEWER}
+                for name in project.services
+                if wanted[name] == image
+                for item in state.of(name)
+            ]
+    return rows
 
 
 def _newer(session: Session, image: str) -> bool:

@@ -1,4 +1,4 @@
-// Three small comforts; every page works without them.
+// Five small comforts; every page works without them.
 "use strict";
 
 function offerCopies(root) {
@@ -27,8 +27,27 @@ document.addEventListener("keydown", (event) => {
   if (search) { event.preventDefault(); search.focus(); search.select(); }
 });
 
+// A log is read from its end, unless somebody has scrolled up in it.
+function showEnd() {
+  const log = document.querySelector(".log");
+  if (log) log.scrollTop = log.scrollHeight;
+}
+let atEnd = true;
+// What somebody has opened stays open when a part of the page comes anew.
+let opened = [];
+document.addEventListener("htmx:beforeSwap", (event) => {
+  opened = [...event.target.querySelectorAll("details[open][id]")].map((one) => one.id);
+  const log = document.querySelector(".log");
+  atEnd = !log || log.scrollTop + log.clientHeight >= log.scrollHeight - 24;
+});
+
 document.addEventListener("htmx:afterSwap", (event) => {
   offerCopies(event.target);
+  for (const id of opened) {
+    const one = document.getElementById(id);
+    if (one) one.open = true;
+  }
+  if (atEnd && event.target.querySelector(".log")) showEnd();
   if (event.target.id === "said" && event.target.textContent.trim()) event.target.focus();
 });
-document.addEventListener("DOMContentLoaded", () => offerCopies(document));
+document.addEventListener("DOMContentLoaded", () => { offerCopies(document); showEnd(); });
