@@ -138,8 +138,10 @@ class Wire:
 
     def read_line(self) -> bytes:
         while (end := self.buffer.find(b"\n")) < 0:
-            if len(self.buffer) > MAX_CHUNK_LINE or not self.fill():
+            if len(self.buffer) > MAX_CHUNK_LINE:
                 raise BAD_ANSWER(host=self.endpoint, cause="broken chunked body")
+            if not self.fill():  # its process ended, most likely
+                raise CONNECTION_LOST(host=self.endpoint, cause="it ended in the middle of an answer")
         line = bytes(self.buffer[:end])
         del self.buffer[: end + 1]
         return line.rstrip(b"\r")

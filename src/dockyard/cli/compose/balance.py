@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from dockyard.cli.compose.session import Session, balancer_of
 from dockyard.cli.flags import Options
 from dockyard.cli.output import Column, show
 from dockyard.compose import labels, layout
-from dockyard.compose.errors import NOT_BALANCED
+from dockyard.compose.errors import BALANCER_FAILED, NOT_BALANCED
 from dockyard.compose.haproxy import Process, RuntimeSocket
 from dockyard.compose.observe import containers
 from dockyard.compose.project import Project
@@ -29,6 +30,10 @@ FLAGS = {
     --status          Show the instances, their state and what they have done
 """,
 }
+Slots = dict[tuple[str, int], tuple[str, int]]
+"""(backend, slot) to (address, port)."""
+ASK_AGAIN = 0.25
+"""Seconds between two attempts to reach an engine that went away."""
 _EVENTS = ["start", "die", "health_status", "pause", "unpause", "destroy"]
 
 
@@ -69,19 +74,34 @@ def _where(one: layout.Balanced) -> str:
 
 
 def _follow(session: Session, made: layout.Layout, control: RuntimeSocket) -> None:
-    """Fills the slots now and at each event. The events are asked for before the first look, so none is missed."""
+    """Fills the slots now and at each event. The events are asked for before the first look, so none is missed. An engine
+    that goes away is waited for: instances outlive it, and so must what leads to them."""
     filters = {"label": [f"{labels.PROJECT}={made.project}"], "type": ["container"], "event": _EVENTS}
-    filled: dict[tuple[str, int], tuple[str, int]] = {}
-    with session.client.open("GET", "/events", {"filters": filters}) as answer:
-        answer.settimeout(None)
-        filled = _fill(session, made, control, filled)
-        for _ in answer.objects():
-            filled = _fill(session, made, control, filled)
+    filled: Slots = {}
+    away = False
+    while True:
+        try:
+            with session.client.open("GET", "/events", {"filters": filters}) as answer:
+                answer.settimeout(None)
+                away = _told(session, away, now=False)
+                filled = _fill(session, made, control, filled)
+                for _ in answer.objects():
+                    filled = _fill(session, made, control, filled)
+        except BALANCER_FAILED.kind as error:
+            if error.code == BALANCER_FAILED.id:
+                raise
+        away = _told(session, away, now=True)
+        time.sleep(ASK_AGAIN)
 
 
-def _fill(
-    session: Session, made: layout.Layout, control: RuntimeSocket, before: dict[tuple[str, int], tuple[str, int]]
-) -> dict[tuple[str, int], tuple[str, int]]:
+def _told(session: Session, before: bool, *, now: bool) -> bool:
+    """Says it when the engine goes or comes back; HAProxy goes on with what it knows meanwhile."""
+    if before != now:
+        session.shell.complain("the engine does not answer; the instances stay as they are" if now else "the engine is back")
+    return now
+
+
+def _fill(session: Session, made: layout.Layout, control: RuntimeSocket, before: Slots) -> Slots:
     after = layout.wanted(made, containers(session.client, made.project))
     lines = layout.commands(before, after)
     if lines:
