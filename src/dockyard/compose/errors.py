@@ -80,10 +80,8 @@ NOT_BALANCED = Code(
     "DY-CMP-043", NotFound, "no service has x-dockyard.balance",
     hint="x-dockyard: {{balance: {{listen: 8080, port: 80}}}} in a service",
 )  # fmt: skip
-CHAOS_MISSING = Code(
-    "DY-CMP-044", NotImplementedYet,
-    "{verb} is not implemented: it needs netem in the container's network namespace, which an engine's API cannot reach",
-    hint="dockyard chaos pause, or cut",
+CHAOS_IMPOSSIBLE = Code(
+    "DY-CMP-044", NotImplementedYet, "cannot do {verb} to {name} here: {cause}", hint="dockyard chaos pause, or cut",
 )  # fmt: skip
 NOT_STEADY = Code(
     "DY-CMP-045", Conflict, "not in a steady state, so nothing was injected: {cause}", hint="dockyard doctor"
