@@ -62,6 +62,12 @@ NO_IMAGE = Code("DY-CMP-030", NotFound, 'No such image: {image} (service "{servi
 PULL_FAILED = Code("DY-CMP-031", Unavailable, "cannot pull {image}: {cause}", hint="dockyard doctor")
 BUILD_FAILED = Code("DY-CMP-032", System, "cannot build {service}: {cause}", hint="dockyard compose build {service}")
 HOOK_FAILED = Code("DY-CMP-033", Conflict, '{hook} hook of service "{service}" exited with status {code}')
+PROVIDER_FAILED = Code("DY-CMP-046", Conflict, 'cannot provide service "{service}": {cause}')
+PRE_START_FAILED = Code(
+    "DY-CMP-034", Conflict,
+    'pre_start hook of service "{service}" exited with status {code}: {last} (container {container} is kept to be looked into)',
+    hint="docker logs {container}",
+)  # fmt: skip
 NO_SERVICE = Code("DY-CMP-035", InvalidParameter, "no service selected", hint="--profile activates services of a profile")
 ORPHANS_BOTH = Code("DY-CMP-036", InvalidParameter, "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans")
 UNSUPPORTED_BUILD = Code(
