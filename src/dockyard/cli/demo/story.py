@@ -137,7 +137,7 @@ class Demo:
         with self.under_load("An update that is broken", "A typing mistake. The health gate stops it, all is put back."):
             stage.host("sed", "-i", MISTAKE, "app/server.js")
             stage.compose("build", "app")
-            stage.compose("update", "--wait-timeout", "20", "app", status=1)
+            stage.compose("update", "--wait-timeout", "8", "app", status=1)
         with self.under_load("An update that is good", "Instance by instance, new before old."):
             stage.host("sed", "-i", REPAIR, "app/server.js")
             stage.compose("build", "app")
