@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -230,6 +228,9 @@ class Applier:
         files = mounts.injected(self.project, service)
         if not files:
             return
+        import io  # few projects need them, and an `up` that finds nothing to do counts its milliseconds
+        import tarfile
+
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for item in files:
