@@ -21,6 +21,8 @@ network but the machine's own. A test counts when it ran; what a suite skips by 
 swarm, services, secrets, configs, nodes and plugins, which Dockyard does not serve. dockerd is Debian's (20.10).
 ansible-docker_image is Ansible's module as published, with the cases of its collection's own tests said again here: the
 published package leaves those tests out.
+compose1-library and compose1-commands are docker-compose 1.29.2's own integration and acceptance tests: the old
+Compose, unchanged, with the engine below it.
 """
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from dockyard.compose import labels
+from dockyard.compose.build import Extra, query
 from dockyard.compose.control import plan_down, plan_restart, plan_start, plan_stop
 from dockyard.compose.identity import network_hash, service_hash, volume_hash
 from dockyard.compose.images import plan_images, split
@@ -15,7 +17,7 @@ from dockyard.compose.loader import Request, load
 from dockyard.compose.observe import Container, Image, State, read_container
 from dockyard.compose.plan import Plan, UpOptions, in_order, plan_up
 from dockyard.compose.project import Project
-from dockyard.errors import InvalidParameter, NotFound
+from dockyard.errors import InvalidParameter, NotFound, NotImplementedYet
 
 API = (1, 51)
 IMAGES = {"x": Image("sha256:1")}
@@ -247,8 +249,6 @@ def test_stop_start_restart_follow_dependencies() -> None:
 
 
 def test_images_are_pulled_or_built_by_policy() -> None:
-    from datetime import UTC, datetime
-
     now = datetime(2026, 1, 10, tzinfo=UTC)
     text = "services: {a: {image: x}, b: {image: y}, c: {build: ., image: z}, d: {image: x, pull_policy: %s}}"
     made = project(text % "always")
@@ -273,3 +273,81 @@ def test_containers_are_read_from_the_listing() -> None:
     item = read_container(found)
     assert isinstance(item, Container)
     assert (item.name, item.service, item.number, item.running) == ("app-a-1", "a", 1, True)
+
+
+HOOKED = """
+services:
+  web: {image: x, scale: 2, depends_on: [db], pre_start: [{command: [migrate]}, {command: [seed], image: y}]}
+  db: {image: x}
+"""
+
+
+def test_pre_start_comes_once_before_the_first_replica_and_after_what_it_depends_on() -> None:
+    made = project(HOOKED)
+    plan = plan_up(made, State(API, images=IMAGES), UpOptions())
+    found = {one.key: one for one in plan.operations}
+    assert [key for key in found if key.startswith("pre_start")] == ["pre_start web"]
+    assert set(found["pre_start web"].needs) == {"create app-web-1", "create app-web-2", "start app-db-1"}
+    assert "pre_start web" in found["start app-web-1"].needs
+    assert "pre_start web" in found["start app-web-2"].needs
+    assert "pre_start web" not in found["start app-db-1"].needs
+
+
+def test_pre_start_is_left_out_where_a_replica_runs_on() -> None:
+    made = project(HOOKED)
+    there = state(made, row(made, "web"), row(made, "web", 2, state="exited"), row(made, "db"))
+    assert [one.verb for one in plan_up(made, there, UpOptions()).operations] == ["start"]
+    verbs = [one.verb for one in plan_up(made, there, UpOptions(recreate="force")).operations]
+    assert verbs.count("pre_start") == 1
+
+
+def test_images_of_hooks_are_pulled_and_what_a_hook_left_goes_with_down() -> None:
+    made = project(HOOKED)
+    assert [one.key for one in plan_images(made, IMAGES, datetime.now(UTC))] == ["pull y"]
+    kept = row(made, "web", 9, name="odd", state="exited", labels={labels.HOOK: "pre_start"})
+    there = State(API, (read_container(kept),), images=IMAGES)
+    assert [one.key for one in plan_down(made, there).operations] == ["remove odd"]
+    assert [one.key for one in plan_up(made, there, UpOptions()).operations if "web-1" in one.key] == [
+        "create app-web-1", "start app-web-1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("models", "[llm]"), ("use_api_socket", "true"), ("credential_spec", "{file: x}"),
+        ("pre_start", "[{command: [x], per_replica: true}]"),
+    ],
+)  # fmt: skip
+def test_what_we_do_not_have_is_refused_and_not_passed_over(key: str, value: str) -> None:
+    made = project(f"services: {{web: {{image: x, {key}: {value}}}}}")
+    with pytest.raises(NotImplementedYet, match=f'service "web": {key}.* is not implemented yet'):
+        plan_up(made, State(API, images=IMAGES), UpOptions())
+
+
+def test_what_only_swarm_has_is_told() -> None:
+    text = "services: {web: {image: x, deploy: {placement: {constraints: [a==b]}, endpoint_mode: dnsrr, mode: replicated}}}"
+    plan = plan_up(project(text), State(API, images=IMAGES), UpOptions())
+    assert plan.warnings == ('service "web": deploy.endpoint_mode, deploy.placement: for swarm only, without effect here',)
+
+
+def test_an_image_is_pulled_again_after_its_own_time() -> None:
+    made = project("services: {web: {image: x, pull_policy: refresh, pull_refresh_after: 2h}}")
+    now = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    for hour, pulled in (("09:00:00", True), ("11:00:00", False)):
+        have = {"x": Image("sha256:1", tagged=f"2026-11-26T{hour}Z")}
+        assert bool(plan_images(made, have, now)) == pulled
+
+
+@pytest.mark.parametrize("terms", ["provenance: true", "sbom: true", "no_cache_filter: [a]", "platforms: [linux/a, linux/b]"])
+def test_builds_that_need_more_than_the_plain_way_are_refused(terms: str) -> None:
+    made = project(f"services: {{web: {{build: {{context: ., {terms}}}}}}}")
+    with pytest.raises(NotImplementedYet, match="is not implemented yet"):
+        query(made, "web", "i", "Dockerfile", Extra())
+
+
+def test_a_builds_limits_and_proxy_are_sent() -> None:
+    made = project("services: {web: {build: {context: ., ulimits: {nofile: 5, nproc: {soft: 1, hard: 2}}, provenance: false}}}")
+    asked = query(made, "web", "i", "Dockerfile", Extra(proxy={"HTTP_PROXY": "p"}, args=("A=1",)))
+    assert asked["ulimits"] == [{"Name": "nofile", "Soft": 5, "Hard": 5}, {"Name": "nproc", "Soft": 1, "Hard": 2}]
+    assert asked["buildargs"] == {"HTTP_PROXY": "p", "A": "1"}

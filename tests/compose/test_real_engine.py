@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from dockyard.client import Client
 from dockyard.testing.engines import PrivateEngine, private_engine
 from dockyard.testing.kit import archive
 
@@ -121,6 +123,47 @@ services:
 """)
     compose("up", "-d", status=1)
     assert compose("ps", "-a", "--services", "--status", "created").split() == ["web"]
+
+
+def test_networks_made_at_once_have_pools_of_their_own(engine: PrivateEngine) -> None:
+    """As `up` makes them; two of one subnet would reach one another's containers by turns."""
+
+    def make(number: int) -> str:
+        with Client(engine.host) as client:
+            made: str = client.request("POST", "/networks/create", body={"Name": f"n{number}"})["Id"]
+            return made
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(8)))
+    told = engine.docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", *made).stdout.split()
+    engine.docker("network", "rm", *made)
+    assert len(set(told)) == 8, told
+
+
+def test_pre_start_hooks_gate_the_start(compose: Callable[..., str], engine: PrivateEngine, tmp_path: Path) -> None:
+    text = """
+services:
+  web:
+    image: alpine:latest
+    command: sh -c 'cat /data/made; exec sleep 1000'
+    stop_signal: SIGKILL
+    environment: {WORD: service}
+    volumes: [data:/data]
+    pre_start:
+      - {command: [sh, -c, "echo first > /data/made"]}
+      - {command: [sh, -c, "echo $$WORD $$MORE >> /data/made; exit %d"], environment: {MORE: hook}, image: "busybox:latest"}
+volumes: {data: }
+"""
+    file = tmp_path / "shop" / "compose.yaml"
+    file.write_text(text % 3)
+    compose("up", "-d", status=1)
+    assert compose("ps", "-a", "--services", "--status", "created").split() == ["web"]
+    kept = engine.docker("ps", "-aq", "--filter", "label=com.docker.compose.hook=pre_start").stdout.split()
+    assert len(kept) == 1, "the hook that failed is kept to be looked into"
+    file.write_text(text % 0)
+    compose("up", "-d")
+    assert compose("logs", "--no-log-prefix", "web").split() == ["first", "service", "hook"]
+    assert len(engine.docker("ps", "-aq").stdout.split()) == 1, "hooks that ended well leave nothing"
 
 
 def test_old_files_with_links(compose: Callable[..., str], tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ services:
         Step("web", "sync", ((str(tmp_path / "conf/c"), "/etc/app/c"),)),
         Step("web", "restart"),
         Step("job", "sync", ((source, "/j/deep/b.py"), (str(tmp_path / "src/x.log"), "/j/x.log"))),
-        Step("job", "exec", command=("make", "test")),
+        Step("job", "exec", exec={"command": ["make", "test"]}),
     ]
     tar, gone = archive([*made[0].files, *made[1].files])
     with tarfile.open(fileobj=io.BytesIO(tar)) as opened:

@@ -20,7 +20,7 @@ from dockyard.testing.podman_suite import read_tap
 from dockyard.testing.suites import DOCKER_PY, prepare, read_junit, run_suite
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMISED = {"docker-py": 0.95, "aiodocker": 0.95, "ansible-docker_image": 1.0}
+PROMISED = {"docker-py": 0.95, "aiodocker": 0.95, "ansible-docker_image": 1.0, "compose1-library": 0.95}
 SUBSET = "StartContainerTest or RestartContainerTest or KillTest or LogsTest or ArchiveTest or ExecTest or VolumeBindTest"
 
 

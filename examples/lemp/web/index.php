@@ -3,7 +3,9 @@
 mysqli_report(MYSQLI_REPORT_ERROR | MYSQLI_REPORT_STRICT);
 header('Content-Type: text/plain');
 try {
-    $db = new mysqli(getenv('DB_HOST'), 'app', getenv('DB_PASSWORD'), 'guests');
+    $db = mysqli_init();
+    $db->options(MYSQLI_OPT_CONNECT_TIMEOUT, 2);  // a worker must not wait for a database that is gone
+    $db->real_connect(getenv('DB_HOST'), 'app', getenv('DB_PASSWORD'), 'guests');
     if ($_SERVER['REQUEST_METHOD'] === 'POST' && ($_POST['name'] ?? '') !== '') {
         $insert = $db->prepare('INSERT INTO names (name) VALUES (?)');
         $name = substr($_POST['name'], 0, 80);

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dockyard.client import Client, quote
-from dockyard.compose import graph, mounts, translate
-from dockyard.compose.errors import HOOK_FAILED
+from dockyard.compose import graph, labels, mounts, translate
+from dockyard.compose.errors import HOOK_FAILED, PRE_START_FAILED
 from dockyard.compose.graph import Stop
 from dockyard.compose.labels import image_name
 from dockyard.compose.observe import Container, State
 from dockyard.compose.plan import ANEW, ANONYMOUS, Operation, Plan
 from dockyard.compose.progress import Event, Progress
 from dockyard.compose.project import Project
-from dockyard.compose.readiness import await_condition
+from dockyard.compose.readiness import await_condition, exit_code
 from dockyard.compose.translate import Situation, Wanted
 from dockyard.errors import Conflict, DockyardError, NotFound, NotModified
 
@@ -27,6 +25,8 @@ Json = dict[str, Any]
 STOP_MARGIN = 60.0
 """Seconds beyond a container's own grace until the engine must have answered."""
 DEFAULT_GRACE = 10
+HOOK_LINES = 20
+"""Lines of a pre_start hook's output that are told."""
 
 
 @dataclass(slots=True)
@@ -95,6 +95,8 @@ class Applier:
     def _do(self, one: Operation, stop: Stop) -> Event | None:
         if one.verb == "wait":
             return self._wait(one, stop)
+        if one.verb == "pre_start":
+            return self._pre_start(one, stop)
         work = getattr(self, "_" + one.verb.replace(" ", "_"))
         told: Event | None = work(one)
         return told
@@ -168,22 +170,27 @@ class Applier:
 
     def create(self, wanted: Wanted, name: str) -> str:
         """ID of a new container of the service."""
-        containers = self.containers()
-        service = translate.resolve(self.project.services[wanted.service], containers)
-        image = self.state.images.get(image_name(self.project.name, self.project.separator, wanted.service, service))
-        situation = Situation(
-            api=self.state.api, containers=containers, image_id=image.id if image else "", proxy=self.proxy,
-            environment_files=self.environment_files, read=self.read,
-        )  # fmt: skip
+        service = translate.resolve(self.project.services[wanted.service], self.containers())
+        situation = self._situation(wanted.service, service)
         body = translate.container(self.project, wanted, service, situation)
         query = {"name": name, "platform": service.get("platform")}
         answer = self.client.request("POST", "/containers/create", query, body)
         for warning in answer.get("Warnings") or []:
             self.progress.warn(warning)
-        for network, endpoint in translate.later_networks(self.project, wanted, service, situation).items():
-            body = {"Container": answer["Id"], "EndpointConfig": endpoint}
-            self.client.request("POST", f"/networks/{quote(network)}/connect", body=body)
+        self._connect_later(answer["Id"], wanted, service, situation)
         return str(answer["Id"])
+
+    def _situation(self, name: str, service: Json) -> Situation:
+        image = self.state.images.get(image_name(self.project.name, self.project.separator, name, service))
+        return Situation(
+            api=self.state.api, containers=self.containers(), image_id=image.id if image else "", proxy=self.proxy,
+            environment_files=self.environment_files, read=self.read,
+        )  # fmt: skip
+
+    def _connect_later(self, container: str, wanted: Wanted, service: Json, situation: Situation) -> None:
+        for network, endpoint in translate.later_networks(self.project, wanted, service, situation).items():
+            body = {"Container": container, "EndpointConfig": endpoint}
+            self.client.request("POST", f"/networks/{quote(network)}/connect", body=body)
 
     def inherited(self, name: str, service: Json, old: Container) -> tuple[Json, ...]:
         """The old container's anonymous volumes, so that their data go on."""
@@ -221,6 +228,9 @@ class Applier:
         files = mounts.injected(self.project, service)
         if not files:
             return
+        import io  # few projects need them, and an `up` that finds nothing to do counts its milliseconds
+        import tarfile
+
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for item in files:
@@ -247,6 +257,46 @@ class Applier:
         code = self.client.request("GET", f"/exec/{made}/json").get("ExitCode")
         if code:
             raise HOOK_FAILED(hook=kind, service=name, code=code)
+
+    def _pre_start(self, one: Operation, stop: Stop) -> Event:
+        """Each hook in a container of its own, one after another. One that fails stays, to be looked into, and Conflict is
+        raised; it goes at the next run or at `down`."""
+        service = self.project.services[one.service]
+        replica = self.containers()[one.service][0][0]
+        stale = {"label": [f"{labels.PROJECT}={self.project.name}", f"{labels.SERVICE}={one.service}", labels.HOOK]}
+        for row in self.client.request("GET", "/containers/json", {"all": True, "filters": stale}):
+            _ignoring_absence(lambda row=row: self._discard(row["Id"]))  # type: ignore[misc]
+        situation = self._situation(one.service, service)
+        for hook in service["pre_start"]:
+            resolved = translate.resolve(service, self.containers())
+            body = translate.hook_container(self.project, one.service, resolved, hook, replica, situation)
+            made = self.client.request("POST", "/containers/create", body=body)["Id"]
+            wanted = Wanted(one.service, number=0, aliases=False)
+            self._connect_later(made, wanted, resolved, situation)
+            try:
+                self.progress.on(Event(one.subject, "pre_start"))
+                self._post(made, "start")
+                code = exit_code(self.client, made, stop)
+            except BaseException:
+                self._discard(made)
+                raise
+            tail = self._tail(made)
+            for line in tail:
+                self.progress.on(Event(one.subject, f"pre_start: {line}"))
+            if code:
+                last = tail[-1] if tail else "it said nothing"
+                raise PRE_START_FAILED(service=one.service, code=code, last=last, container=made[:12])
+            self._discard(made)
+        return Event(one.subject, "pre_start done", "done")
+
+    def _discard(self, container: str) -> None:
+        self.client.request("DELETE", f"/containers/{container}", {"v": True, "force": True})
+
+    def _tail(self, container: str) -> list[str]:
+        query = {"stdout": True, "stderr": True, "tail": HOOK_LINES}
+        with self.client.open("GET", f"/containers/{container}/logs", query) as answer:
+            text = b"".join(frame.data for frame in answer.frames(tty=False)).decode("utf-8", "replace")
+        return text.splitlines()
 
     def _stop(self, one: Operation) -> None:
         if one.reason != ANEW:  # what takes its place takes its slot too

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import collections
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dockyard.client import Client, quote
@@ -20,31 +20,38 @@ from dockyard.errors import DockyardError
 Json = dict[str, Any]
 SILENCE = 1800.0
 """Longest silence in seconds of a build step; beyond it the engine is taken for dead."""
-_NEEDS_SESSION = ("secrets", "ssh", "additional_contexts", "entitlements", "cache_to")
+TOLD_LINES = 10
+"""Lines of output that are told of a step that failed."""
+_NEEDS_SESSION = (
+    "secrets", "ssh", "additional_contexts", "entitlements", "cache_to", "no_cache_filter", "provenance", "sbom", "privileged",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What the command line adds. ``args``: KEY=VALUE."""
+    """What the client adds. ``args``: KEY=VALUE. ``proxy``: arguments of the client's proxy settings."""
 
     args: tuple[str, ...] = ()
     no_cache: bool = False
     pull: bool = False
+    proxy: Mapping[str, str] = field(default_factory=dict)
 
 
 def query(project: Project, name: str, image: str, dockerfile: str, extra: Extra) -> Json:
     """Query of POST /build. Raises NotImplemented for what needs a BuildKit session. Pure."""
     build = project.services[name]["build"]
     for key in _NEEDS_SESSION:
-        if build.get(key):
+        if build.get(key) and str(build[key]).lower() != "false":
             raise UNSUPPORTED_BUILD(service=name, key=key)
+    platforms = build.get("platforms") or []
+    if len(platforms) > 1 and not project.services[name].get("platform"):
+        raise UNSUPPORTED_BUILD(service=name, key="platforms")
     args = {
         key: project.environment.get(key) if value is None else value
-        for key, value in {**pairs(build.get("args")), **pairs(list(extra.args))}.items()
+        for key, value in {**extra.proxy, **pairs(build.get("args")), **pairs(list(extra.args))}.items()
     }
     own = {labels.PROJECT: project.name, labels.SERVICE: name}
     given = {key: value or "" for key, value in pairs(build.get("labels")).items()}
-    platforms = build.get("platforms") or []
     return {
         "t": image, "dockerfile": dockerfile, "buildargs": {key: value for key, value in args.items() if value is not None},
         "labels": {**given, **own}, "target": build.get("target") or None, "networkmode": build.get("network") or None,
@@ -53,8 +60,15 @@ def query(project: Project, name: str, image: str, dockerfile: str, extra: Extra
         "cachefrom": list(build.get("cache_from") or []) or None,
         "extrahosts": ",".join(str(item).replace("=", ":", 1) for item in build.get("extra_hosts") or []) or None,
         "shmsize": size(build["shm_size"]) if build.get("shm_size") else None,
+        "ulimits": [_ulimit(key, value) for key, value in (build.get("ulimits") or {}).items()] or None,
+        "isolation": build.get("isolation") or None,
         "platform": project.services[name].get("platform") or (platforms[0] if len(platforms) == 1 else None),
     }  # fmt: skip
+
+
+def _ulimit(name: str, value: Any) -> Json:
+    soft, hard = (value["soft"], value["hard"]) if isinstance(value, Mapping) else (value, value)
+    return {"Name": name, "Soft": int(soft), "Hard": int(hard)}
 
 
 def build(
@@ -93,11 +107,12 @@ def _build(
 def _send(
     client: Client, one: Operation, asked: Json, body: Any, headers: Mapping[str, str], progress: Progress
 ) -> None:
-    last = ""
+    last: collections.deque[str] = collections.deque(maxlen=TOLD_LINES)
     for row in client.objects("POST", "/build", asked, body, headers=headers, timeout=SILENCE):
         if row.get("error"):
-            raise BUILD_FAILED(service=one.service, cause=str(row["error"]).strip())
-        text = str(row.get("stream") or row.get("status") or "").strip()
-        if text and text != last:
-            last = text
-            progress.on(Event(one.subject, "Building", details=os.linesep.join(text.splitlines()[-1:])))
+            cause = "\n  | ".join([str(row["error"]).strip(), *last])
+            raise BUILD_FAILED(service=one.service, cause=cause)
+        for line in str(row.get("stream") or row.get("status") or "").strip().splitlines():
+            if not last or line != last[-1]:
+                last.append(line)
+                progress.on(Event(one.subject, "Building", details=line))

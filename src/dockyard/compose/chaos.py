@@ -1,32 +1,21 @@
-"""Failure on purpose: what is done to a container and how it is taken back, and what the checks say of it."""
+"""Failure on purpose: the checks before, during and after it, and what they say of it. `faults` has what is done."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dockyard.client import Client, quote
-from dockyard.compose.errors import CHAOS_MISSING, NOT_STEADY
-from dockyard.errors import DockyardError, NotModified
+from dockyard.compose.errors import NOT_STEADY
+from dockyard.compose.faults import Fault
 
-Json = dict[str, Any]
 CHECK_PAUSE, CHECK_LIMIT = 0.1, 2.0
 STEADY = 5
 """So many passing checks in a row are a steady state."""
 RECOVERY_LIMIT = 60.0
-MARK = "/tmp/.dockyard-chaos"
-VERBS = {
-    "kill": "ends it with SIGKILL, starts it again", "stop": "stops it, starts it again",
-    "pause": "freezes it for the time", "restart": "restarts it", "cut": "takes it off its networks for the time",
-    "cpu": "busy loops inside it", "memory": "fills memory inside it (--size MiB)", "disk": "fills disk inside it (--size MiB)",
-}  # fmt: skip
-NO_NETEM = ("delay", "loss", "bandwidth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,91 +117,11 @@ def fetch(url: str) -> str:
     return "" if status < 500 else f"HTTP {status}"
 
 
-class Fault:
-    """One verb on some containers; ``undo`` may be called at any time, also after half an injection."""
-
-    def __init__(self, client: Client, verb: str, containers: Sequence[str], size: int) -> None:
-        """``size``: MiB of memory or disk. Raises NotImplemented for what needs netem."""
-        if verb in NO_NETEM:
-            raise CHAOS_MISSING(verb=verb)
-        self._client, self._verb, self._containers, self._size = client, verb, list(containers), size
-        self._undo: list[Callable[[], object]] = []
-
-    def inject(self) -> None:
-        """Raises the engine's refusals."""
-        for name in self._containers:
-            getattr(self, f"_{self._verb}")(f"/containers/{quote(name)}")
-
-    def undo(self) -> list[str]:
-        """What could not be taken back, in words."""
-        told = []
-        while self._undo:
-            try:
-                self._undo.pop()()
-            except NotModified:
-                continue
-            except DockyardError as error:
-                told.append(str(error))
-        return told
-
-    def _post(self, path: str, query: Json | None = None, body: Any = None) -> Any:
-        return self._client.request("POST", path, query, body)
-
-    def _kill(self, place: str) -> None:
-        self._undo.append(lambda: self._post(f"{place}/start"))
-        self._post(f"{place}/kill", {"signal": "SIGKILL"})
-
-    def _stop(self, place: str) -> None:
-        self._undo.append(lambda: self._post(f"{place}/start"))
-        with contextlib.suppress(NotModified):
-            self._post(f"{place}/stop")
-
-    def _pause(self, place: str) -> None:
-        self._undo.append(lambda: self._post(f"{place}/unpause"))
-        self._post(f"{place}/pause")
-
-    def _restart(self, place: str) -> None:
-        self._post(f"{place}/restart")
-
-    def _cut(self, place: str) -> None:
-        found = self._client.request("GET", f"{place}/json")
-        for network, terms in ((found.get("NetworkSettings") or {}).get("Networks") or {}).items():
-            path = f"/networks/{quote(network)}"
-            kept = {key: terms.get(key) for key in ("Aliases", "IPAMConfig", "Links", "DriverOpts") if terms.get(key)}
-            body = {"Container": found["Id"], "EndpointConfig": kept}
-            self._undo.append(lambda path=path, body=body: self._post(f"{path}/connect", body=body))  # type: ignore[misc]
-            self._post(f"{path}/disconnect", body={"Container": found["Id"], "Force": True})
-
-    def _cpu(self, place: str) -> None:
-        self._undo.append(lambda: self._inside(place, f"kill -9 $(cat {MARK}); rm -f {MARK}"))
-        self._inside(place, f"echo $$ > {MARK}; while :; do :; done", wait=False)
-
-    def _memory(self, place: str) -> None:
-        self._filled(place, "/dev/shm")
-
-    def _disk(self, place: str) -> None:
-        self._filled(place, "/tmp")
-
-    def _filled(self, place: str, folder: str) -> None:
-        file = f"{folder}/{MARK.rpartition('/')[2]}"
-        self._undo.append(lambda: self._inside(place, f"rm -f {file}"))
-        self._inside(place, f"dd if=/dev/zero of={file} bs=1048576 count={self._size} 2>/dev/null", wait=False)
-
-    def _inside(self, place: str, script: str, *, wait: bool = True) -> None:
-        body = {"Cmd": ["sh", "-c", script], "AttachStdout": wait, "AttachStderr": wait}
-        made = self._post(f"{place}/exec", body=body)["Id"]
-        if not wait:
-            self._post(f"/exec/{made}/start", body={"Detach": True, "Tty": False})
-            return
-        with self._client.hijack(f"/exec/{made}/start", body={"Detach": False, "Tty": False}) as stream:
-            for _ in stream.frames(tty=False):
-                pass
-
-
 def run(
     fault: Fault, urls: Sequence[str], seconds: float, abort_after: int, tell: Callable[[str], None]
 ) -> Report:
-    """The whole experiment; everything is taken back at its end, also after Ctrl-C. Raises Conflict when the system was
+    """The whole experiment; everything is taken back at its end, also after Ctrl-C and by the fault's guard when this
+    process is killed. Raises Conflict when the system was
     not steady before: then nothing is injected. ``abort_after``: failed checks in a row that stop it, 0 for none."""
     with Checker(urls) as checker:
         if not checker.await_steady(CHECK_LIMIT * STEADY):

@@ -21,9 +21,12 @@ def plan_down(
     """Containers in reverse order of dependency, then networks, volumes, images. ``images``: "", all or local."""
     chosen = set(services) or {*project.services, *project.disabled}
     operations = _stopped_and_removed(project, state, chosen, "down", removed=True)
+    hooks = [item for item in state.containers if labels.HOOK in item.labels and item.service in chosen]
+    operations += [one for item in hooks for one in _remove(item, "of a hook that failed", ())]
     if orphans:
         operations += [one for item in state.orphans(project) for one in _remove(item, "orphan", ())]
-        operations += [one for item in state.containers if item.oneoff for one in _remove(item, "one-off", ())]
+        once = [item for item in state.containers if item.oneoff and item not in hooks]
+        operations += [one for item in once for one in _remove(item, "one-off", ())]
     elif not services and (left := state.orphans(project)):
         names = ", ".join(item.name for item in left)
         warning = f"Found orphan containers ({names}) for this project. --remove-orphans removes them."

@@ -62,6 +62,12 @@ NO_IMAGE = Code("DY-CMP-030", NotFound, 'No such image: {image} (service "{servi
 PULL_FAILED = Code("DY-CMP-031", Unavailable, "cannot pull {image}: {cause}", hint="dockyard doctor")
 BUILD_FAILED = Code("DY-CMP-032", System, "cannot build {service}: {cause}", hint="dockyard compose build {service}")
 HOOK_FAILED = Code("DY-CMP-033", Conflict, '{hook} hook of service "{service}" exited with status {code}')
+PROVIDER_FAILED = Code("DY-CMP-046", Conflict, 'cannot provide service "{service}": {cause}')
+PRE_START_FAILED = Code(
+    "DY-CMP-034", Conflict,
+    'pre_start hook of service "{service}" exited with status {code}: {last} (container {container} is kept to be looked into)',
+    hint="docker logs {container}",
+)  # fmt: skip
 NO_SERVICE = Code("DY-CMP-035", InvalidParameter, "no service selected", hint="--profile activates services of a profile")
 ORPHANS_BOTH = Code("DY-CMP-036", InvalidParameter, "cannot combine COMPOSE_IGNORE_ORPHANS and --remove-orphans")
 UNSUPPORTED_BUILD = Code(
@@ -80,10 +86,8 @@ NOT_BALANCED = Code(
     "DY-CMP-043", NotFound, "no service has x-dockyard.balance",
     hint="x-dockyard: {{balance: {{listen: 8080, port: 80}}}} in a service",
 )  # fmt: skip
-CHAOS_MISSING = Code(
-    "DY-CMP-044", NotImplementedYet,
-    "{verb} is not implemented: it needs netem in the container's network namespace, which an engine's API cannot reach",
-    hint="dockyard chaos pause, or cut",
+CHAOS_IMPOSSIBLE = Code(
+    "DY-CMP-044", NotImplementedYet, "cannot do {verb} to {name} here: {cause}", hint="dockyard chaos pause, or cut",
 )  # fmt: skip
 NOT_STEADY = Code(
     "DY-CMP-045", Conflict, "not in a steady state, so nothing was injected: {cause}", hint="dockyard doctor"

@@ -50,14 +50,26 @@ def plan_images(
                     f"build {name}", "build", f"Service {name}", reason, tuple(needs), name, name=image
                 )
             continue
-        reason = _why_pull(policy, present, now)
+        reason = _why_pull(policy, present, now, str(service.get("pull_refresh_after") or ""))
         if reason:
             found.setdefault(
                 f"pull {image}", Operation(f"pull {image}", "pull", f"Image {image}", reason, (), name, name=image)
             )
         elif present is None:
             raise NO_IMAGE(image=image, service=name)
+    for name, service in project.services.items():
+        for hook in service.get("pre_start") or []:
+            if (image := str(hook.get("image") or "")) and image not in images:
+                found.setdefault(f"pull {image}", Operation(
+                    f"pull {image}", "pull", f"Image {image}", "not there yet", (), name, name=image
+                ))  # fmt: skip
     return list(found.values())
+
+
+def of_hooks(project: Project) -> list[str]:
+    """Images of pre_start hooks that have one of their own."""
+    hooks = [hook for service in project.services.values() for hook in service.get("pre_start") or []]
+    return list(dict.fromkeys(str(hook["image"]) for hook in hooks if hook.get("image")))
 
 
 def built_before(service: Json) -> list[str]:
@@ -65,7 +77,7 @@ def built_before(service: Json) -> list[str]:
     return [str(value).removeprefix("service:") for value in contexts.values() if str(value).startswith("service:")]
 
 
-def _why_pull(policy: str, present: Image | None, now: datetime) -> str:
+def _why_pull(policy: str, present: Image | None, now: datetime, refresh_after: str) -> str:
     if policy == "always":
         return "asked for" if present else "not there yet"
     if policy == "never":
@@ -75,6 +87,8 @@ def _why_pull(policy: str, present: Image | None, now: datetime) -> str:
     age = _DAYS.get(policy)
     if policy.startswith("every_"):
         age = duration(policy.removeprefix("every_"))
+    if policy == "refresh" and refresh_after:
+        age = duration(refresh_after)
     if age is None or not present.tagged or present.tagged.startswith("0001-"):
         return ""
     tagged = datetime.fromisoformat(present.tagged[:19]).replace(tzinfo=UTC)

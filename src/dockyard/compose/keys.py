@@ -21,10 +21,10 @@ _TEXT = {
 }  # fmt: skip
 
 _COMMAND: Shape = ("null", "str", ["str"])
-_HOOK = {
+_HOOK: dict[str, Shape] = {
     "command": _COMMAND, "user": "str", "privileged": "bool", "working_dir": "str", "environment": "pairs",
-    "image": "str", "per_replica": "bool",
 }  # fmt: skip
+_INIT: dict[str, Shape] = {**_HOOK, "image": "str", "per_replica": "bool"}
 _REQUEST = {
     "capabilities": ["str"],
     "count": ("str", "num"),
@@ -99,7 +99,7 @@ SERVICE: dict[str, Shape] = {
         "name": "str", "mode": "str", "host_ip": "str", "target": ("num", "str"), "published": ("num", "str"),
         "protocol": "str", "app_protocol": "str",
     })],
-    "post_start": [_HOOK], "pre_start": [_HOOK], "pre_stop": [_HOOK], "privileged": "bool", "profiles": ["str"],
+    "post_start": [_HOOK], "pre_start": [_INIT], "pre_stop": [_HOOK], "privileged": "bool", "profiles": ["str"],
     "provider": {"type": "str", "options": {"*": "any"}}, "pull_policy": "str", "pull_refresh_after": "str",
     "read_only": "bool", "restart": "str", "runtime": "str", "scale": ("num", "str"), "secrets": _FILE_REF,
     "security_opt": ["str"], "shm_size": ("num", "str"), "stdin_open": "bool", "stop_grace_period": "str",

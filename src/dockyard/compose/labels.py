@@ -19,6 +19,8 @@ IMAGE = "com.docker.compose.image"
 DEPENDENCIES = "com.docker.compose.depends_on"
 VERSION = "com.docker.compose.version"
 REPLACE = "com.docker.compose.replace"
+HOOK = "com.docker.compose.hook"
+"""On containers of pre_start hooks; its value is the hook's kind."""
 
 
 def container_name(project: str, separator: str, service: str, number: int, given: str = "") -> str:

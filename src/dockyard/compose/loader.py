@@ -288,7 +288,7 @@ def _finished(name: str, service: dict[str, Any], state: _Load, directory: str) 
         raise BAD_VALUE(
             where=directory, path=f"services.{name}", cause="has neither an image nor a build context specified"
         )
-    if not service.get("network_mode") and not service.get("networks"):
+    if not service.get("network_mode") and not service.get("networks") and not service.get("provider"):
         service["networks"] = {"default": None}
     elif service.get("network_mode") and service.get("networks"):
         raise BAD_VALUE(

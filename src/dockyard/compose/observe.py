@@ -131,7 +131,7 @@ def read_container(row: Json) -> Container:
     return Container(
         id=row["Id"], name=names[0] if names else row["Id"][:12], service=found.get(labels.SERVICE, ""),
         number=int(number) if number.isdigit() else 0, state=row.get("State") or "", image=found.get(labels.IMAGE, ""),
-        hash=found.get(labels.CONFIG_HASH, ""), oneoff=found.get(labels.ONEOFF) == "True", row=row,
+        hash=found.get(labels.CONFIG_HASH, ""), oneoff=found.get(labels.ONEOFF) == "True" or labels.HOOK in found, row=row,
     )  # fmt: skip
 
 

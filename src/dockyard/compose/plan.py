@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from dockyard.compose import labels
+from dockyard.compose.canonical import boolean
 from dockyard.compose.errors import NO_EXTERNAL, NOT_YET, ONE_NAME
 from dockyard.compose.identity import accepted_hashes, network_hash, volume_hash
 from dockyard.compose.observe import Container, State
@@ -27,11 +28,13 @@ from dockyard.compose.translate import SHARED, resolve
 Json = dict[str, Any]
 Verb = Literal[
     "pull", "build", "create network", "remove network", "disconnect", "create volume", "remove volume", "create",
-    "start", "stop", "remove", "rename", "wait", "kill", "restart", "pause", "unpause", "remove image",
+    "start", "stop", "remove", "rename", "wait", "kill", "restart", "pause", "unpause", "remove image", "pre_start",
 ]  # fmt: skip
 Policy = Literal["diverged", "force", "never"]
-MISSING = ("provider", "pre_start", "models", "use_api_socket")
+MISSING = ("models", "use_api_socket", "credential_spec")
 """Keys that must not be passed over in silence: without them the service would not be what its file says."""
+SWARM = ("mode", "endpoint_mode", "placement", "rollback_config")
+"""Keys of ``deploy`` that mean something to swarm only; Docker Compose passes them over too."""
 STARTED, HEALTHY = "service_started", "service_healthy"
 ANEW, ANONYMOUS = "made anew", "anonymous"
 """Reasons of operations that are no news of their own: parts of a recreation, volumes that went with a container."""
@@ -101,6 +104,7 @@ def plan_up(project: Project, state: State, options: UpOptions) -> Plan:
     for level in levels(project.services):
         for name in level:
             builder.service(name)
+            builder.hooks(name)
     builder.orphans()
     if options.wait and options.start:
         builder.wait_for_all()
@@ -164,6 +168,11 @@ class _Up:
         for key in MISSING:
             if service.get(key):
                 raise NOT_YET(service=name, key=key)
+        if any(boolean(hook.get("per_replica", False)) for hook in service.get("pre_start") or []):
+            raise NOT_YET(service=name, key="pre_start.per_replica")
+        passed_over = [f"deploy.{key}" for key in SWARM if _asked((service.get("deploy") or {}).get(key))]
+        if passed_over:
+            self.warnings.append(f'service "{name}": {", ".join(passed_over)}: for swarm only, without effect here')
         self.made[name], self.started[name] = [], []
         expected, given = scale(service), str(service.get("container_name") or "")
         if expected > 1 and given:
@@ -300,6 +309,16 @@ class _Up:
             ))  # fmt: skip
             self.started[name].append(key)
 
+    def hooks(self, name: str) -> None:
+        """pre_start: once before the first replica starts, when none runs on."""
+        starts = [one for one in self.operations.values() if one.verb == "start" and one.service == name]
+        if not starts or not self.project.services[name].get("pre_start") or any(one.service == name for one in self.unchanged):
+            return
+        needs = tuple(dict.fromkeys(key for one in starts for key in one.needs))
+        key = self.add(Operation(f"pre_start {name}", "pre_start", f"Service {name}", "before its start", needs, name))
+        for one in starts:
+            self.need(one.key, key)
+
     # What a service waits for
 
     def after_shared(self, name: str) -> tuple[str, ...]:
@@ -423,6 +442,10 @@ class _Up:
                 f"Found orphan containers ({names}) for this project. If you removed or renamed this service in your "
                 "compose file, you can run this command with the --remove-orphans flag to clean it up."
             )
+
+
+def _asked(value: Any) -> bool:
+    return value not in (None, "", {}, "replicated", "vip")
 
 
 _CONDITIONS = {HEALTHY: "until it is healthy", COMPLETED: "until it has completed", READY: "until it is ready"}

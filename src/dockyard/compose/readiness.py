@@ -49,6 +49,17 @@ def await_condition(
     return None
 
 
+def exit_code(client: Client, container: str, stop: Stop) -> int:
+    """Of a started container, once it has ended. Raises Cancelled when nobody waits any more."""
+    pause = FIRST_PAUSE
+    while True:
+        state = client.request("GET", f"/containers/{quote(container)}/json").get("State") or {}
+        if state.get("Status") in {"exited", "dead"}:
+            return int(state.get("ExitCode") or 0)
+        stop.pause(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
 def _ready(client: Client, one: Operation, container: tuple[str, str], progress: Progress) -> bool:
     found = client.request("GET", f"/containers/{quote(container[0])}/json")
     word = judge(one.service, container[1], one.condition, found)

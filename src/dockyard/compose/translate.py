@@ -13,7 +13,7 @@ from typing import Any
 
 import dockyard
 from dockyard.compose import labels, mounts
-from dockyard.compose.canonical import boolean, duration, port_range, text
+from dockyard.compose.canonical import boolean, duration, pairs, port_range, text
 from dockyard.compose.errors import BAD_VALUE, MISSING_DEPENDENCY
 from dockyard.compose.identity import network_hash, service_hash, volume_hash
 from dockyard.compose.project import Project, dependencies
@@ -119,6 +119,29 @@ def container(project: Project, wanted: Wanted, service: Mapping[str, Any], situ
         config["Healthcheck"] = check
     made = {**config, "HostConfig": host}
     return {**made, "NetworkingConfig": {"EndpointsConfig": endpoints}} if endpoints else made
+
+
+def hook_container(
+    project: Project, name: str, service: Mapping[str, Any], hook: Mapping[str, Any], replica: str, situation: Situation
+) -> Json:
+    """Body of POST /containers/create for a pre_start hook of a service (docker/compose ``pkg/compose/pre_start.go``): on
+    the service's networks, with the volumes of ``replica``, an ID."""
+    wanted = Wanted(name, number=0, aliases=False)
+    mode, endpoints = _networks(project, wanted, service, [], situation.api)
+    environment = {**(service.get("environment") or {}), **pairs(hook.get("environment"))}
+    config: Json = {
+        "Image": str(hook.get("image") or labels.image_name(project.name, project.separator, name, dict(service))),
+        "Env": _environment({"environment": environment}, situation.proxy),
+        "Labels": {
+            labels.PROJECT: project.name, labels.SERVICE: name, labels.VERSION: dockyard.__version__, labels.HOOK: "pre_start",
+        },
+        "HostConfig": {"NetworkMode": mode, "VolumesFrom": [replica], "Privileged": boolean(hook.get("privileged", False))},
+    }  # fmt: skip
+    if hook.get("command") is not None:
+        config["Cmd"] = list(hook["command"])
+    inherited = {} if hook.get("image") else {key: service.get(key) for key in ("user", "working_dir")}
+    config |= _given({**inherited, **hook}, {"user": "User", "working_dir": "WorkingDir"})
+    return {**config, "NetworkingConfig": {"EndpointsConfig": endpoints}} if endpoints else config
 
 
 _CONFIG = {

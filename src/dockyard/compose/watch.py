@@ -7,7 +7,7 @@ import os
 import posixpath
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dockyard.build.dockerfile.patterns import Patterns
@@ -22,7 +22,7 @@ ALWAYS_IGNORED = (".git", "**/*~", "**/.*.sw?", "**/.#*")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A ``watch`` entry of a service. ``path`` is absolute; ``command`` what sync+exec runs."""
+    """A ``watch`` entry of a service. ``path`` is absolute; ``exec`` what sync+exec runs, a hook."""
 
     service: str
     path: str
@@ -30,7 +30,7 @@ class Rule:
     target: str
     ignore: Patterns
     include: Patterns
-    command: tuple[str, ...] = ()
+    exec: Mapping[str, Any] = field(default_factory=dict)
     initial_sync: bool = False
 
     def concerns(self, file: str) -> bool:
@@ -52,7 +52,7 @@ class Step:
     service: str
     action: str
     files: tuple[tuple[str, str], ...] = ()
-    command: tuple[str, ...] = ()
+    exec: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rules_of(project: Project) -> list[Rule]:
@@ -63,7 +63,7 @@ def rules_of(project: Project) -> list[Rule]:
             found.append(Rule(
                 name, str(rule["path"]), str(rule["action"]), str(rule.get("target") or ""),
                 Patterns([*ALWAYS_IGNORED, *(rule.get("ignore") or [])]), Patterns(rule.get("include") or []),
-                tuple((rule.get("exec") or {}).get("command") or ()), bool(rule.get("initial_sync")),
+                dict(rule.get("exec") or {}), bool(rule.get("initial_sync")),
             ))  # fmt: skip
     return found
 
@@ -113,7 +113,7 @@ def steps(rules: Iterable[Rule], files: Iterable[str]) -> list[Step]:
         if rule.action.startswith("sync"):
             made.append(Step(rule.service, "sync", tuple((path, rule.inside(path)) for path in found)))
         if rule.action == "sync+exec":
-            made.append(Step(rule.service, "exec", command=rule.command))
+            made.append(Step(rule.service, "exec", exec=rule.exec))
         if rule.action in {"restart", "sync+restart"} and not any(
             one.service == rule.service and one.action == "restart" for one in made
         ):

@@ -115,6 +115,8 @@ class Cgroup(Struct, frozen=True):
     pids_limit: int = 0
     pids_current: int = 0
     pids_refused: int = 0
+    pids_peak: int = 0
+    """The most at one time; 0 where the kernel does not say."""
     periods: int = 0
     throttled: int = 0
 

@@ -9,6 +9,7 @@ removed.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ class Controller:
         self._default = DefaultBridge(core, mtu)
         self._watch: FirewallWatch | None = None
         self._admission: admission.Admission | None = None
+        self._choosing = asyncio.Lock()
 
     @classmethod
     async def open(
@@ -176,18 +178,19 @@ class Controller:
         driver = await core.drivers.get(network.driver)
         network = msgspec.structs.replace(driver.check(network, self.networks()), scope=driver.scope)
         ipams = await core.ipams.get(network.ipam_driver)
-        pools = await ipams.request_pools(
-            draft.ipam, self.networks(), seed=network.id, ipv4=network.enable_ipv4, ipv6=network.enable_ipv6
-        )
-        # From here to the record nothing is awaited: two requests for the same name or pool cannot both pass.
-        try:
-            creation.check_name(network.name, self.networks())
-            network = driver.check(network, self.networks())
-            network = creation.with_pools(network, pools.subnets, pools.idle, configured=pools.configured)
-        except DockyardError:
-            await ipams.release_pools(pools.subnets)
-            raise
-        self._records.put_network(network)
+        # From the choice of pools to the record that holds them one at a time: two requests must not have the same.
+        async with self._choosing:
+            pools = await ipams.request_pools(
+                draft.ipam, self.networks(), seed=network.id, ipv4=network.enable_ipv4, ipv6=network.enable_ipv6
+            )
+            try:
+                creation.check_name(network.name, self.networks())
+                network = driver.check(network, self.networks())
+                network = creation.with_pools(network, pools.subnets, pools.idle, configured=pools.configured)
+            except DockyardError:
+                await ipams.release_pools(pools.subnets)
+                raise
+            self._records.put_network(network)
         try:
             network = await core.thread.run(lambda: driver.adopt(network))
             self._records.put_network(network)

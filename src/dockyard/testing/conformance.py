@@ -113,6 +113,9 @@ def _run(name: str, kind: str, only: str, logs: Path | None) -> Report:
     with tempfile.TemporaryDirectory(prefix="dy-conf-") as folder:
         root = Path(folder) / "e"
         with stocked_engine(kind, root, python=suite is not None and suite.python) as engine:
+            for image in suite.images if suite else ():
+                _docker(engine, "tag", "busybox:latest", image)
+                _push(engine, image)
             try:
                 return OTHERS[name](engine) if suite is None else run_suite(suite, engine, only=only)
             finally:

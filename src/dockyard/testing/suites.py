@@ -1,7 +1,8 @@
-"""Suites that others wrote, run against a private engine: docker-py's and aiodocker's own integration tests.
+"""Suites that others wrote, run against a private engine: docker-py's, aiodocker's and docker-compose's own tests.
 
-The sources come from PyPI at run time (sdists of pinned versions) into a cache with a virtual environment of its own;
-nothing of them is in this repository. What is about swarm, services, secrets, configs, nodes or plugins is left out.
+The sources come from PyPI at run time (sdists of pinned versions, or a tag where an sdist has no tests) into a cache with
+a virtual environment of its own; nothing of them is in this repository. What is
+about swarm, services, secrets, configs, nodes or plugins is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .engines import PrivateEngine
@@ -35,6 +36,17 @@ class Suite:
     """Whether it needs the image with Python."""
     api: str = ""
     """DOCKER_TEST_API_VERSION: the version that the suite was written for, where it lets us say so."""
+    git: str = ""
+    """Where the sources with the tests are, when the sdist has none; the tag is the project's version."""
+    images: tuple[str, ...] = ()
+    """Further names of busybox that the suite asks for."""
+    home: str = ""
+    """Folder of the cache, for suites that share their sources; the suite's name otherwise."""
+    limit: float = SUITE_LIMIT
+
+    @property
+    def folder(self) -> Path:
+        return CACHE / (self.home or self.name)
 
 
 DOCKER_PY = Suite(
@@ -54,7 +66,18 @@ AIODOCKER = Suite(
     ("swarm", "service", "secret", "config", "node"),
     python=True,
 )  # fmt: skip
-SUITES = {suite.name: suite for suite in (DOCKER_PY, AIODOCKER)}
+# Its requirements as they can still be installed: PyYAML before 6 does not build any more (Debian's package does the same).
+_COMPOSE_V1 = Suite(
+    "docker-compose", "docker-compose==1.29.2",
+    ("docker==5.0.3", "requests<2.32", "urllib3<2", "websocket-client<1", "jsonschema<4", "setuptools<70", "distro", "dockerpty",
+     "docopt", "python-dotenv<1", "texttable", "six", "PyYAML>=6", "paramiko", "pytest==7.4.2", "pytest-timeout==2.1.0", "ddt"),
+    (), ("swarm", "metrics_test", "context_test"), git="https://github.com/docker/compose", home="docker-compose",
+    images=("busybox:1.31.0-uclibc", "busybox:1.27.2", "busybox:1", "busybox:1.27.0.2", "alpine:3.10.1", "alpine:3.12"),
+    limit=3600.0,
+)  # fmt: skip
+COMPOSE_LIBRARY = replace(_COMPOSE_V1, name="compose1-library", tests=("tests/integration",))
+COMPOSE_COMMANDS = replace(_COMPOSE_V1, name="compose1-commands", tests=("tests/acceptance",))
+SUITES = {suite.name: suite for suite in (DOCKER_PY, AIODOCKER, COMPOSE_LIBRARY, COMPOSE_COMMANDS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +106,8 @@ class Report:
 
 
 def prepare(suite: Suite) -> Path:
-    """The unpacked sources, with ``venv`` beside them. Needs PyPI the first time."""
-    home = CACHE / suite.name
+    """The unpacked sources, with ``venv`` beside them. Needs PyPI, and GitHub for some, the first time."""
+    home = suite.folder
     ready = home / "ready"
     wanted = " ".join((suite.project, *suite.requires))
     if ready.exists() and ready.read_text() == wanted:
@@ -94,6 +117,14 @@ def prepare(suite: Suite) -> Path:
     _run([sys.executable, "-m", "venv", "--clear", str(home / "venv")])
     pip = [str(home / "venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "install", *suite.requires])
+    if suite.git:
+        _run([*pip, "install", "--no-deps", suite.project])
+        name, _, version = suite.project.partition("==")
+        source = home / "src" / f"{name}-{version}"
+        if not source.exists():
+            _run(["git", "clone", "--quiet", "--depth", "1", "--branch", version, suite.git, str(source)])
+        ready.write_text(wanted)
+        return source
     _run([*pip, "download", "--no-deps", "--no-binary", suite.project.partition("==")[0], "--dest", str(home), suite.project])
     # Not extractall(filter=): Debian 12's Python 3.11.2 does not have it yet.
     _run(["tar", "-xzf", str(next(home.glob("*.tar.gz"))), "--no-same-owner", "-C", str(home / "src")])
@@ -107,19 +138,20 @@ def run_suite(suite: Suite, engine: PrivateEngine, *, only: str = "") -> Report:
     results = engine.root / f"{suite.name}.xml"
     deselect = " and ".join(f"not {word}" for word in suite.left_out)
     command = [
-        str(CACHE / suite.name / "venv/bin/python"), "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", "-o", "addopts=",
+        str(suite.folder / "venv/bin/python"), "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", "-o", "addopts=",
         f"--timeout={TEST_LIMIT}", f"--junitxml={results}", "-k", f"({only}) and ({deselect})" if only else deselect,
         *suite.tests,
     ]  # fmt: skip
     environ = os.environ | {
         "DOCKER_HOST": engine.host, "TESTCONTAINERS_RYUK_DISABLED": "true",
         "TESTCONTAINERS_CONNECTION_MODE": "docker_host",  # published ports are on this namespace's loopback
+        "PATH": f"{suite.folder / 'venv/bin'}:{os.environ['PATH']}",  # its own programs
     }  # fmt: skip
     if suite.api:
         environ["DOCKER_TEST_API_VERSION"] = min(suite.api, engine.newest_api, key=lambda text: int(text.split(".")[1]))
     with (engine.root / f"{suite.name}.log").open("wb") as log:
         done = subprocess.run(
-            engine.inside(*command, cwd=source), env=environ, stdout=log, stderr=log, timeout=SUITE_LIMIT
+            engine.inside(*command, cwd=source), env=environ, stdout=log, stderr=log, timeout=suite.limit
         )
     if not results.exists():
         tail = (engine.root / f"{suite.name}.log").read_text(errors="replace")[-3000:]

@@ -26,8 +26,16 @@ def down(session: Session, options: Options) -> int:
     orphans = options.on("remove-orphans", boolean(session.environment.get("COMPOSE_REMOVE_ORPHANS", "")))
     state = session.state(project)
     plan = plan_down(project, state, names, volumes=options.on("volumes"), images=which, orphans=orphans)
-    if not plan.operations:
+    providers = [name for name, service in project.services.items() if service.get("provider") and name in (names or [name])]
+    if not plan.operations and not providers:
         session.progress.warn(f'No resource found to remove for project "{project.name}".')
     timeout = options.number("timeout") if options.given("timeout") else None
     session.carry_out(project, state, plan, timeout=timeout, volumes=options.on("volumes"))
+    for name in providers:
+        if session.dry_run:
+            session.shell.say(f"ask provider {project.services[name]['provider'].get('type')} to take {name} away")
+            continue
+        from dockyard.compose.provider import ask
+
+        ask(project, name, project.services[name]["provider"], "down", session.progress)
     return 0

@@ -78,6 +78,11 @@ class Session:
         return found if isinstance(found, dict) else {}
 
     @cached_property
+    def proxy(self) -> dict[str, str]:
+        """Variables that the client's configuration gives to every container and build."""
+        return proxy_variables(self.config, str(self.client.endpoint))
+
+    @cached_property
     def colour(self) -> bool:
         when = self.top.text("ansi", os.environ.get("COMPOSE_ANSI", "auto"))
         if when in {"always", "never"}:
@@ -106,8 +111,8 @@ class Session:
 
             more["before_stop"] = drainer(project, socket)
         return Applier(
-            self.client, project, state, self.progress, proxy=proxy_variables(self.config, str(self.client.endpoint)),
-            environment_files=self.source.env_files, read=_read_below(project.directory), **more,
+            self.client, project, state, self.progress, proxy=self.proxy, environment_files=self.source.env_files,
+            read=_read_below(project.directory), **more,
         )  # fmt: skip
 
     def carry_out(self, project: Project, state: State, plan: Plan, **more: Any) -> None:

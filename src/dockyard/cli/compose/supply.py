@@ -52,7 +52,7 @@ def carry_out(session: Session, project: Project, operations: Sequence[Operation
         else:
             from dockyard.compose import build
 
-            build.build(session.client, project, one, progress, _registries(session))
+            build.build(session.client, project, one, progress, _registries(session), build.Extra(proxy=session.proxy))
 
     try:
         graph.run(operations, work, session.parallel)
@@ -151,7 +151,7 @@ def build(session: Session, options: Options) -> int:
     from dockyard.compose import build as builder
 
     extra = builder.Extra(
-        args=tuple(options.all("build-arg")), no_cache=options.on("no-cache"), pull=options.on("pull")
+        args=tuple(options.all("build-arg")), no_cache=options.on("no-cache"), pull=options.on("pull"), proxy=session.proxy
     )
     progress: Progress = Silent() if options.on("quiet") else session.progress
     headers = _registries(session)

@@ -132,9 +132,10 @@ def _up_options(session: Session, options: Options, project: Project) -> UpOptio
 
 
 def prepare(session: Session, project: Project, options: Options, chosen: UpOptions) -> tuple[Plan, State, Project]:
-    """Brings the images, looks at the engine, plans."""
-    wanted = images.needed(project)
-    state = session.state(project, list(wanted.values()))
+    """Asks the providers, brings the images, looks at the engine, plans."""
+    project = _provided(session, project)
+    wanted = [*images.needed(project).values(), *images.of_hooks(project)]
+    state = session.state(project, wanted)
     supply = images.plan_images(
         project, state.images, datetime.now(UTC), pull=options.text("pull"), build=options.on("build"),
         no_build=options.on("no-build"),
@@ -143,12 +144,26 @@ def prepare(session: Session, project: Project, options: Options, chosen: UpOpti
         from dockyard.cli.compose.supply import carry_out
 
         carry_out(session, project, supply, quiet=options.on("quiet-pull"))
-        state = session.state(project, list(wanted.values()))
+        state = session.state(project, wanted)
     chosen = dataclasses.replace(chosen, renewed=frozenset(_renewed(session, project, state, options)))
     plan = plan_up(project, state, chosen)
     if session.dry_run:
         plan = dataclasses.replace(plan, operations=(*supply, *plan.operations))
     return plan, state, project
+
+
+def _provided(session: Session, project: Project) -> Project:
+    named = [name for name, service in project.services.items() if service.get("provider")]
+    if not named:
+        return project
+    if session.dry_run:
+        for name in named:
+            session.shell.say(f"ask provider {project.services[name]['provider'].get('type')} for {name}")
+        services = {name: service for name, service in project.services.items() if name not in named}
+        return dataclasses.replace(project, services=services)
+    from dockyard.compose.provider import provided
+
+    return provided(project, session.progress)
 
 
 def _renewed(session: Session, project: Project, state: State, options: Options) -> list[str]:

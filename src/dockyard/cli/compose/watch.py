@@ -69,7 +69,7 @@ def _do(session: Session, step: watching.Step) -> None:
             session.client.request("POST", f"/containers/{quote(item.id)}/restart")
         else:
             session.applier(session.project, session.state(session.project)).hook(
-                item.id, step.service, "watch", {"command": list(step.command)}
+                item.id, step.service, "watch", dict(step.exec)
             )
     told = f"{len(step.files)} file{'s' if len(step.files) != 1 else ''}" if step.files else "command"
     done = {"sync": f"Syncing service {step.service}: {told}", "restart": f"service {step.service} restarted"}

@@ -92,6 +92,7 @@ def read_cgroup(pid: int) -> Cgroup:
         pids_limit=_number(f"{pids}/pids.max"),
         pids_current=_number(f"{pids}/pids.current"),
         pids_refused=_table(f"{pids}/pids.events").get("max", 0),
+        pids_peak=_number(f"{pids}/pids.peak"),
         periods=stat.get("nr_periods", 0),
         throttled=stat.get("nr_throttled", 0),
     )

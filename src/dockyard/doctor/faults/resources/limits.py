@@ -79,7 +79,9 @@ def too_many_processes(view: View) -> Iterator[Finding]:
             seen = [Evidence("api", "HostConfig.PidsLimit", str(limit)), Evidence("log", "its log", line)]
         else:
             full = cgroup.pids_limit > 0 and cgroup.pids_current >= cgroup.pids_limit
-            if not full and not cgroup.pids_refused:
+            # The count of refusals is never reset: below a limit that was raised since, they are history.
+            outgrown = 0 < cgroup.pids_peak < cgroup.pids_limit
+            if not full and (not cgroup.pids_refused or outgrown):
                 continue
             text = f"{cgroup.pids_current} of {cgroup.pids_limit}, {cgroup.pids_refused} refused"
             seen = [Evidence("file", "pids cgroup", text, "below the limit, none refused")]

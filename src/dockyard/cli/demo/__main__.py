@@ -1,0 +1,5 @@
+import sys
+
+from dockyard.cli.demo.story import main
+
+sys.exit(main())
