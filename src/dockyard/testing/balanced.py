@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import shutil
 import socket
 import threading
 import time
@@ -61,6 +62,7 @@ class Rig:
 
     def __init__(self, place: Path, servers: list[Server], port: int, **terms: Any) -> None:
         self.servers, self.told, self.port = servers, list[str](), port
+        self._made = None if place.parent.exists() else place.parent
         listen = f"127.0.0.1:{port}"
         self.layout = Layout("shop", {listen: [Balanced("web", listen, 80, **terms)]})
         self.control = RuntimeSocket(str(place))
@@ -108,6 +110,8 @@ class Rig:
     def close(self) -> None:
         self.balancer.close()
         self.process.close()
+        if self._made is not None:
+            shutil.rmtree(self._made, ignore_errors=True)
         for server in self.servers:
             server.shutdown()
             server.server_close()

@@ -31,7 +31,7 @@ FLAGS = """
     --once                  Print one picture and end
     --json                  The same as one JSON document
     --no-doctor             Without the doctor's findings (with --once)
-    --web                   Serve it as a web page, at ADDR (default: 127.0.0.1:8900)
+    --web                   Serve it as a web page at ADDR (127.0.0.1:8900)
 -h, --help                  Print this help
 """
 HELP = """Usage:  dockyard dash [OPTIONS] [ADDR]
@@ -45,7 +45,7 @@ Keys:
 
 Examples:
   dockyard dash                     in the directory of a Compose file
-  dockyard dash -p shop --once      one picture, for scripts; --json for programs
+  dockyard dash -p shop --once      one picture; --json for programs
   dockyard dash --web               the page, its /metrics for Prometheus
 
 The page's address has a secret in it, DASH_TOKEN sets it. The exit status of

@@ -14,6 +14,7 @@ from typing import Any
 
 from dockyard.cli.dash import view
 from dockyard.cli.dash.view import Line
+from dockyard.cli.shell import printable
 from dockyard.cli.terminal import raw_terminal, window
 from dockyard.compose.desk import Desk
 from dockyard.compose.logs import Line as LogLine
@@ -152,7 +153,7 @@ class Screen:
         try:
             self._log, self._log_error = self._desk.log(self._chosen, self._search), ""
         except DockyardError as error:
-            self._log, self._log_error = [], str(error)
+            self._log, self._log_error = [], printable(str(error))
 
     def _out(self, text: str) -> None:
         sys.stdout.write(text)
