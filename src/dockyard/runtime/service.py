@@ -26,7 +26,7 @@ from dockyard.runtime import conmon, errors, messages
 from dockyard.runtime.attach import Attachment, Overflow
 from dockyard.runtime.crun import Dialect
 from dockyard.runtime.evidence import gather
-from dockyard.runtime.execs import ExecRequest, ExecSession, reap_failed, start_exec
+from dockyard.runtime.execs import ExecRequest, ExecSession, reap_failed, set_size, start_exec
 from dockyard.runtime.forensics import Explanation, explain
 from dockyard.runtime.inotify import CLOSE_WRITE, MOVED_TO, Inotify
 from dockyard.runtime.launch import launch
@@ -208,6 +208,8 @@ class Runtime:
         """The terminal's size; also before the start, and then the process finds it."""
         task = self._task(container_id)
         if task.record.tty:
+            if not task.started:
+                _size_at_once(task.record.pid, height, width)
             task.control(f"1 {height} {width}\n")
 
     def logs(self, container_id: str, log_path: str, wish: LogWish) -> AsyncIterator[LogLine]:
@@ -402,6 +404,17 @@ async def _open_gate(fifo: str, task: Task) -> None:
         for descriptor in (fd, gone):
             loop.remove_reader(descriptor)
             os.close(descriptor)
+
+
+def _size_at_once(pid: int, height: int, width: int) -> None:
+    """conmon may not have heard of a size when the program asks for it. Until the start the process is the runtime's, and
+    its stdin the terminal: nobody else decides what is opened here."""
+    with contextlib.suppress(OSError):
+        terminal = os.open(f"/proc/{pid}/fd/0", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            set_size(terminal, height, width)
+        finally:
+            os.close(terminal)
 
 
 def _knock(fifo: str, task: Task) -> None:
