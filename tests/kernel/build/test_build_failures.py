@@ -120,9 +120,9 @@ def test_failures_are_told_in_the_stream(builder: BuildClient, text: str, senten
 
 
 def test_one_failing_stage_ends_the_others(builder: BuildClient) -> None:
-    text = "FROM busybox AS slow\nRUN sleep 1000\nFROM busybox\nRUN exit 3\nCOPY --from=slow /x /x\n"
+    text = "FROM busybox AS slow\nRUN sleep 1000.0625\nFROM busybox\nRUN exit 3\nCOPY --from=slow /x /x\n"
     assert "returned a non-zero code: 3" in builder.build(text).error
-    assert not _sleeping("1000"), "told when everything has ended"
+    assert not _sleeping("1000.0625"), "told when everything has ended"
 
 
 def test_cancel_by_id(builder: BuildClient) -> None:
