@@ -27,7 +27,10 @@ def leftovers(engine: PrivateEngine) -> dict[str, list[str]]:
     base = f"{engine.root}/data"
     inside = subprocess.run(engine.inside("ip", "-br", "link"), capture_output=True, text=True, check=True).stdout
     return {
-        "mounts": [row.split()[4] for row in mounts if f"{base}/storage/snapshots/" in row or f"{base}/build/run/" in row],
+        "mounts": [
+            place for place in (row.split()[4] for row in mounts)
+            if place.startswith(str(engine.root)) and ("/snapshots/" in place or "/build/run/" in place)
+        ],
         "runs": [p.name for p in Path(base, "build/run").glob("*")],
         "spool": [p.name for p in Path(base, "build/spool").glob("*")],
         "fetch": [p.name for p in Path(base, "build/fetch").glob("*")],
