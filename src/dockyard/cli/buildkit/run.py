@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dockyard.build.doors.buildkit.rpc import Channel, RpcError, serve
+from dockyard.build.doors.buildkit.wires import Outbox
 from dockyard.build.proto import control_pb2
 from dockyard.client import Client
 from dockyard.client.hijack import Hijacked
@@ -30,7 +31,6 @@ __all__ = ["Build"]
 
 CONTROL = "/moby.buildkit.v1.Control/"
 THREADS = 16
-HIGH = 1 << 20
 MAX_TIME = 24 * 3600.0
 Json = dict[str, Any]
 
@@ -187,15 +187,13 @@ def _merged(headers: list[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-class _Wire:
+class _Wire(Outbox):
     """A taken-over connection for the loop: one thread reads, one writes."""
 
     def __init__(self, hijacked: Hijacked) -> None:
+        super().__init__()
         self._hijacked = hijacked
         self._threads = ThreadPoolExecutor(2, "wire")
-        self._out = bytearray()
-        self._closed = False
-        self._flushing: asyncio.Task[None] | None = None
 
     async def read(self, n: int = 65536) -> bytes:
         if self._closed:
@@ -205,29 +203,11 @@ class _Wire:
         except (OSError, DockyardError, RuntimeError):
             return b""
 
-    def write(self, data: bytes) -> None:
-        if not self._closed:
-            self._out += data
-            if self._flushing is None or self._flushing.done():
-                self._flushing = asyncio.get_running_loop().create_task(self._flush())
-
-    async def drain(self) -> None:
-        while len(self._out) > HIGH and self._flushing is not None and not self._closed:
-            await asyncio.shield(self._flushing)
-
-    async def _flush(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._out and not self._closed:
-                data = bytes(self._out)
-                self._out.clear()
-                await loop.run_in_executor(self._threads, self._hijacked.send, data)
-        except (OSError, DockyardError, RuntimeError):
-            self._closed = True
+    async def _send(self, data: bytes) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._hijacked.send, data)
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+        self._closed = True
         self._hijacked.abort()
         self._threads.shutdown(wait=True)
         self._hijacked.close()

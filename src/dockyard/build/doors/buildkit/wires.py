@@ -6,24 +6,56 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from dockyard.errors import DockyardError
 from dockyard.http import CLIENT_LEFT
 
 from ...proto import rpc_pb2
 from .http2 import MessageTooLarge, StreamLost
 from .rpc import Call
 
-__all__ = ["CallWire", "TransportWire"]
+__all__ = ["CallWire", "Outbox", "TransportWire"]
 
 HIGH = 1 << 20
 
 
-class CallWire:
-    def __init__(self, call: Call) -> None:
-        self._call = call
+class Outbox:
+    """The writing half of a wire whose bytes have to be awaited: written at once, sent one after the other."""
+
+    def __init__(self) -> None:
         self._out = bytearray()
         self._closed = False
-        self._writing = asyncio.Lock()
         self._flushing: asyncio.Task[None] | None = None
+
+    def write(self, data: bytes) -> None:
+        if not self._closed:
+            self._out += data
+            if self._flushing is None or self._flushing.done():
+                self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def drain(self) -> None:
+        """Raises CLIENT_LEFT once the other side is gone."""
+        while len(self._out) > HIGH and self._flushing is not None and not self._closed:
+            await asyncio.shield(self._flushing)
+        if self._closed:
+            raise CLIENT_LEFT()
+
+    async def _flush(self) -> None:
+        try:
+            while self._out and not self._closed:
+                data = bytes(self._out)
+                self._out.clear()
+                await self._send(data)
+        except (OSError, RuntimeError, StreamLost, DockyardError):  # RuntimeError: its threads have been shut down
+            self._closed = True
+
+    async def _send(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
+class CallWire(Outbox):
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self._call = call
 
     async def read(self, n: int = 65536) -> bytes:
         if self._closed:
@@ -36,29 +68,11 @@ class CallWire:
             pass
         return b""
 
-    def write(self, data: bytes) -> None:
-        if not self._closed:
-            self._out += data
-            if self._flushing is None or self._flushing.done():
-                self._flushing = asyncio.get_running_loop().create_task(self._flush())
-
-    async def drain(self) -> None:
-        while len(self._out) > HIGH and self._flushing is not None and not self._closed:
-            await asyncio.shield(self._flushing)
-        if self._closed:
-            raise CLIENT_LEFT()
+    async def _send(self, data: bytes) -> None:
+        await self._call.send(rpc_pb2.BytesMessage(data=data))
 
     def close(self) -> None:
         self._closed = True
-
-    async def _flush(self) -> None:
-        try:
-            while self._out and not self._closed:
-                data = bytes(self._out)
-                self._out.clear()
-                await self._call.send(rpc_pb2.BytesMessage(data=data))
-        except StreamLost:
-            self._closed = True
 
 
 class TransportWire(asyncio.Protocol):
