@@ -16,7 +16,7 @@ from dockyard.api.failure import failure, plain
 from dockyard.api.handlers.system import ping_responses
 from dockyard.api.ports import Engine
 from dockyard.api.routes import NEWEST, OLDEST, ROUTES, Route, find, split_version
-from dockyard.api.shape import shaped
+from dockyard.api.shape import seen_by, shaped
 from dockyard.errors import Code, InvalidParameter, NotFound, NotImplementedYet
 from dockyard.http import Answer, Request, Response, Server, unix_socket
 
@@ -83,7 +83,8 @@ class Api:
         if self._authorizer is not None:
             call = await self._authorizer.request(call)
         answer = await handler(call)
-        answer = answer if version == NEWEST else shaped(route, version, answer)
+        seen = seen_by(request.headers.get("user-agent") or "", version)
+        answer = answer if seen == NEWEST else shaped(route, seen, answer)
         return answer if self._authorizer is None else await self._authorizer.answered(call, answer)
 
 

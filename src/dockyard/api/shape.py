@@ -49,6 +49,11 @@ def _virtual_size(image: dict[str, Any]) -> None:
     image["VirtualSize"] = image.get("Size", 0)
 
 
+def _container_config(image: dict[str, Any]) -> None:
+    image.setdefault("ContainerConfig", image.get("Config") or {})
+    image.setdefault("Container", "")
+
+
 def _without(*names: str) -> Callable[[dict[str, Any]], None]:
     def change(document: dict[str, Any]) -> None:
         for name in names:
@@ -65,6 +70,7 @@ def _swap(document: dict[str, Any]) -> None:
 TABLE: tuple[Shaping, ...] = (
     Shaping("/images/json", (1, 44), _each(_virtual_size), "VirtualSize was removed in 1.44"),
     Shaping("/images/{name}/json", (1, 44), _one(_virtual_size), "VirtualSize was removed in 1.44"),
+    Shaping("/images/{name}/json", (1, 45), _one(_container_config), "ContainerConfig was removed in 1.45"),
     Shaping("/images/json", (1, 47), _each(_without("Manifests")), "Manifests came with 1.47"),
     Shaping("/images/json", (1, 48), _each(_without("Descriptor")), "Descriptor came with 1.48"),
     Shaping("/images/{name}/json", (1, 48), _one(_without("Descriptor", "Manifests")), "came with 1.48"),
@@ -82,6 +88,15 @@ TABLE: tuple[Shaping, ...] = (
 _BY_PATH: dict[str, list[Shaping]] = {}
 for _row in TABLE:
     _BY_PATH.setdefault(_row.path, []).append(_row)
+
+
+OLD_COMPOSE, ITS_TIME = "docker-compose/1.", (1, 41)
+
+
+def seen_by(agent: str, version: tuple[int, int]) -> tuple[int, int]:
+    """The version whose documents a client can read. docker-compose 1.x asks for the newest that there is and reads it as
+    in its own time: without ContainerConfig it ends with a KeyError whenever it makes a container anew."""
+    return min(version, ITS_TIME) if agent.startswith(OLD_COMPOSE) else version
 
 
 def shaped(route: Route, version: tuple[int, int], answer: Answer) -> Answer:

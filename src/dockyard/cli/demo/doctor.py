@@ -19,7 +19,8 @@ SHOWN = 12
 LISTENS = ":0BB8 "
 """Port 3000 as /proc/net/tcp writes it."""
 LISTEN_LIMIT = 20.0
-HEALTHY, FAULTS = 0, 2
+HEALTHY, FAULTS, UNSEEN = 0, 2, 3
+ATTEMPTS = 3
 
 
 class DemoDoctor:
@@ -78,9 +79,10 @@ class DemoDoctor:
         """Its words are shown; HEALTHY also allows advice and checks that could not be made."""
         self._stage.say.command(["dockyard", "doctor", *words])
         with self._stage.say.working():
-            done = subprocess.run(
-                [*DOCKYARD, "doctor", *words], env=self._stage.environ, capture_output=True, text=True
-            )
+            for _ in range(ATTEMPTS):  # on a machine that is very busy a look may end before it has seen all
+                done = subprocess.run([*DOCKYARD, "doctor", *words], env=self._stage.environ, capture_output=True, text=True)
+                if done.returncode != UNSEEN or expected != FAULTS:
+                    break
         self._stage.say.output(done.stdout + done.stderr, SHOWN)
         if (done.returncode == FAULTS) != (expected == FAULTS):
             raise SystemExit(f"demo: dockyard doctor {' '.join(words)} ended with {done.returncode}")
