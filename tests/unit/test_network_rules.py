@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dockyard.errors import DockyardError, InvalidParameter
@@ -131,6 +131,7 @@ PREFIXES = st.builds(lambda at, size: IPv4Network((at << 32 - size, size)), st.i
 
 
 @given(st.lists(PREFIXES, max_size=8), st.integers(4, 8))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_pool_overlaps_nothing_and_is_the_first_such(taken: list[IPv4Network], size: int) -> None:
     free = [pool for pool in IPv4Network("0.0.0.0/4").subnets(new_prefix=size) if not any(map(pool.overlaps, taken))]
     try:
