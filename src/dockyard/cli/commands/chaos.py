@@ -26,7 +26,7 @@ FLAGS = {
     --jitter TIME       How much the delay varies (delay; default: 0ms)
     --json              Output the report as JSON
     --percent PERCENT   Packets of a hundred that get lost (loss; default: 20)
-    --rate RATE         Bits a second, as 512kbit or 10mbit (bandwidth; default: 1mbit)
+    --rate RATE         Bits a second, as 512kbit, 10mbit (bandwidth; default: 1mbit)
     --size N            MiB to fill (memory, disk; default: 64)
 """,
 }
