@@ -25,8 +25,8 @@ FLAGS = {
     --duration TIME     How long (default: 5s)
     --jitter TIME       How much the delay varies (delay; default: 0ms)
     --json              Output the report as JSON
-    --percent PERCENT   Packets of a hundred that get lost (loss; default: 20)
-    --rate RATE         Bits a second, as 512kbit, 10mbit (bandwidth; default: 1mbit)
+    --percent PERCENT   Packets of a hundred that get lost (loss; default 20)
+    --rate RATE         Bits a second, as in 10mbit (bandwidth; default: 1mbit)
     --size N            MiB to fill (memory, disk; default: 64)
 """,
 }
