@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
+import resource
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +22,7 @@ from dockyard.build.dockerfile.patterns import Patterns
 from dockyard.build.model import BaseImage, Copy, Request
 from dockyard.build.plan import plan
 from dockyard.build.tree import RootTree
-from dockyard.errors import Exhausted
+from dockyard.errors import Exhausted, InvalidParameter
 
 
 class Endless:
@@ -81,6 +86,46 @@ def test_an_endless_context_is_refused(tmp_path: Path, limits: ContextLimits) ->
     with pytest.raises(Exhausted, match="over the limit"):
         read_context(Endless(1 << 42), tmp_path, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress])
+def test_a_compressed_bomb_stops_at_the_limit(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """100 MiB of zeros in at most 100 KiB: no more is written than the limit and one piece."""
+    bomb = pack(archive(("zeros", tarfile.REGTYPE, "", bytes(100 << 20))).getvalue())
+    assert len(bomb) < 200 << 10
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Exhausted, match="over the limit"):
+        read_context(io.BytesIO(bomb), tmp_path, ContextLimits(bytes=4 << 20))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("program", "pack"), [("unpigz", gzip.compress), ("xz", lzma.compress), ("bzip2", bz2.compress)])
+def test_no_helper_program_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """CVE-2026-41567: what is first in PATH is not what unpacks."""
+    trap = tmp_path / "bin" / program
+    trap.parent.mkdir()
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/trapped\nexit 1\n")
+    trap.chmod(0o755)
+    monkeypatch.setenv("PATH", str(trap.parent))
+    context = read_context(io.BytesIO(pack(archive(("a", tarfile.REGTYPE, "", b"x")).getvalue())), tmp_path, ContextLimits())
+    assert context.read_text("a") == b"x"
+    context.close()
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_sparse_map_is_refused(tmp_path: Path) -> None:
+    """CVE-2025-58183: a map of a few bytes that names as many holes as its sender likes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as made:
+        info = tarfile.TarInfo("holes")
+        info.size = 512
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 40)}
+        made.addfile(info, io.BytesIO(b"999999999\n".ljust(512, b"\0")))
+    with pytest.raises(InvalidParameter, match="sparse"):
+        read_context(io.BytesIO(out.getvalue()), tmp_path, ContextLimits())
 
 
 def test_too_many_entries_are_refused(tmp_path: Path) -> None:

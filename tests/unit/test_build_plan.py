@@ -144,3 +144,25 @@ def test_refusals(text: str, message: str) -> None:
 def test_unknown_target_suggests() -> None:
     with pytest.raises(DockyardError, match=r"failed to reach build target buidl in Dockerfile \(did you mean build"):
         graph("FROM base AS build\nFROM base", target="buidl")
+
+
+def test_history_is_told_as_the_door_has_it() -> None:
+    """moby's own builder: |N and the arguments before the command, #(nop) for what ran nothing; BuildKit: the instruction."""
+    text = (
+        "FROM scratch\nARG A=1\nENV B=2\nRUN x\nCOPY a b /c/\nWORKDIR /w\nCMD [\"p\", \"q r\"]\nEXPOSE 81 80/udp\n"
+        "SHELL [\"/bin/bash\", \"-c\"]\nRUN [\"y\", \"z\"]\nUSER u\nVOLUME /v\n"
+    )
+
+    def given(*, classic: bool = False) -> Request:
+        return Request(classic=classic, build_args={"A": "9"})
+
+    classic = [step.history for step in plan(parse(text.encode()), given(classic=True), {}, "linux/amd64").stages[0].steps]
+    assert classic == [
+        "/bin/sh -c #(nop)  ARG A=1", "/bin/sh -c #(nop)  ENV B=2", "|1 A=9 /bin/sh -c x", "/bin/sh -c #(nop) COPY a b in /c/ ",
+        "/bin/sh -c #(nop) WORKDIR /w", '/bin/sh -c #(nop)  CMD ["p" "q r"]', "/bin/sh -c #(nop)  EXPOSE 80/udp 81/tcp",
+        "/bin/bash -c #(nop)  SHELL [/bin/bash -c]", "|1 A=9 y z", "/bin/bash -c #(nop)  USER u", "/bin/bash -c #(nop)  VOLUME [/v]",
+    ]  # fmt: skip
+    other = [step.history for step in plan(parse(text.encode()), given(), {}, "linux/amd64").stages[0].steps]
+    assert other[0] == "ARG A=9"
+    assert other[2] == "RUN |1 A=9 /bin/sh -c x # buildkit"
+    assert other[3] == "COPY a b /c/ # buildkit"

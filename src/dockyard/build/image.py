@@ -21,12 +21,13 @@ COMMENT = "buildkit.dockerfile.v0"
 _DROPPED = ("container", "container_config", "docker_version", "id", "parent", "comment", "dockyard.cache.v1")
 
 
-def history_row(text: str, created: int, author: str, *, empty: bool) -> dict[str, Any]:
-    """``created`` in nanoseconds since the epoch."""
+def history_row(text: str, created: int, author: str, *, empty: bool, comment: str = COMMENT) -> dict[str, Any]:
+    """``created`` in nanoseconds since the epoch. moby's own builder leaves no ``comment``."""
     row: dict[str, Any] = {"created": rfc3339(created), "created_by": text}
     if author:
         row["author"] = author
-    row["comment"] = COMMENT
+    if comment:
+        row["comment"] = comment
     if empty:
         row["empty_layer"] = True
     return row

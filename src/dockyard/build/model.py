@@ -142,6 +142,8 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """A build, whichever door it came through. ``platform`` is "os/arch[/variant]" or "" for the host's."""
 
     dockerfile: str = "Dockerfile"
+    classic: bool = False
+    """Came through POST /build: the image's history is told as moby's own builder does, not as BuildKit."""
     tags: tuple[str, ...] = ()
     target: str = ""
     platform: str = ""

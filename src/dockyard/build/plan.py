@@ -21,6 +21,7 @@ from .dockerfile.parser import Dockerfile, SyntaxProblem, parse
 from .dockerfile.suggest import did_you_mean
 from .dockerfile.words import ExpandError, expand, expand_words
 from .errors import NO_SUCH_STAGE
+from .history import classic_history
 from .model import BaseImage, Copy, Exec, Graph, Meta, Operation, Origin, PlannedStage, Request, Step, Workdir
 
 __all__ = ["DEFAULT_PATH", "NeedImages", "host_platform", "plan"]
@@ -293,7 +294,10 @@ class _StagePlanner:
         flags = " ".join(node.flags)
         if node.heredocs or flags:
             text = prefix + node.original
-        self.steps.append(Step(0, text, operation, history or text, node.line))
+        self.steps.append(Step(0, text, operation, self.remembered(operation, history or text), node.line))
+
+    def remembered(self, operation: Operation, text: str) -> str:
+        return classic_history(operation, text, self.shell()) if self.planner.request.classic else text
 
     def meta(self, prefix: str, history: str) -> None:
         self.add(Meta(history), prefix, history)
@@ -302,10 +306,11 @@ class _StagePlanner:
 
     def do_arg(self, item: ins.Arg, prefix: str) -> None:
         planner = self.planner
-        shown = []
+        shown, written = [], []
         for name, default in item.pairs:
             planner.consumed.add(name)
             value = planner.request.build_args.get(name)
+            written.append(name if default is None else f"{name}={self.word(default)}")
             if value is None and default is not None:
                 value = self.word(default)
             if value is None:
@@ -315,7 +320,8 @@ class _StagePlanner:
             if value is not None:
                 self.args[name] = value
             shown.append(name if value is None or name in PROXY_ARGS else f"{name}={value}")
-        self.meta(prefix, "ARG " + " ".join(shown))
+        # moby's own builder remembers what is written, BuildKit what was given.
+        self.add(Meta("ARG " + " ".join(shown)), prefix, "ARG " + " ".join(written if planner.request.classic else shown))
 
     def do_env(self, item: ins.Env, prefix: str) -> None:
         pairs = [(self.word(k), self.word(v)) for k, v in item.pairs]
@@ -330,7 +336,7 @@ class _StagePlanner:
     def labels(self, labels: Mapping[str, str]) -> None:
         self.config["Labels"] = {**(self.config.get("Labels") or {}), **labels}
         text = "LABEL " + " ".join(f"{k}={v}" for k, v in sorted(labels.items()))
-        self.steps.append(Step(0, text, Meta(text), text))
+        self.steps.append(Step(0, text, Meta(text), self.remembered(Meta(text), text)))
 
     def do_maintainer(self, item: ins.Maintainer, prefix: str) -> None:
         self.author = item.name

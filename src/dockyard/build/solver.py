@@ -26,7 +26,7 @@ from dockyard.lib.faultpoint import faultpoint
 
 from . import embedded, keys
 from .adding import Adding
-from .image import history_row, image_config, image_id
+from .image import COMMENT, history_row, image_config, image_id
 from .model import Copy, Exec, Graph, Layer, Meta, Operation, PlannedStage, Request, Step, Workdir
 from .ports import Layers, Lease, Session, Source
 from .progress import Output, Running, Sink, VertexDone, VertexQueued, VertexStarted
@@ -239,7 +239,8 @@ class Solve:
         created = record.created if epoch is None else epoch * 1_000_000_000
         # Not by the key: a step may be found under more than one.
         line = keys.lineage(state.line, keys.step_key(step.operation, "", [record.layer]))
-        row = history_row(step.history, created, author, empty=meta or not record.layer)
+        comment = "" if self.request.classic else COMMENT
+        row = history_row(step.history, created, author, empty=meta or not record.layer, comment=comment)
         return State(
             chain, token, line, state.document, (*state.history, row),
             max(state.created, record.created), state.steps + 1, state.base, state.base_layers,

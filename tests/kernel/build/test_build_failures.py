@@ -57,6 +57,9 @@ def nothing_is_left(engine: PrivateEngine) -> Iterator[None]:
         ("RUN x\n", "no build stage"),
         ("FROM busybox AS 1x\n", "invalid name for build stage"),
         ("FROM busybox AS x\nCOPY --from=later / /\nFROM busybox AS later\nCOPY --from=x / /\n", "circular|not defined"),
+        ("FROM busybox AS a\nCOPY --from=b / /\nFROM a AS b\nFROM b\n", "circular|not defined"),
+        ("FROM a AS a\nFROM a AS b\nFROM b AS a\nCOPY --from=a / /\n", "circular|not defined|current build stage|not found|cannot fetch"),
+        ("FROM busybox\nONBUILD ONBUILD RUN true\n", "ONBUILD"),
         ("", "no instructions|empty"),
     ],
 )
@@ -226,7 +229,7 @@ def test_a_whiteout_in_a_context_deletes_nothing(builder: BuildClient) -> None:
 
 def test_a_huge_dockerfile_is_refused(builder: BuildClient) -> None:
     with pytest.raises(DockyardError, match="over the limit"):
-        builder.build("# x\n" * (5 << 20) + "FROM busybox\n")
+        builder.build("# x\n" * (25 << 20) + "FROM busybox\n")
 
 
 def test_much_output_is_bounded(builder: BuildClient) -> None:

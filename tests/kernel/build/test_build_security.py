@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dockyard.errors import DockyardError
 from dockyard.kernel import netns
 from dockyard.testing.engines import PrivateEngine
 
@@ -74,6 +75,35 @@ def test_a_step_has_no_more_rights_than_a_container(builder: BuildClient) -> Non
         "RUN grep -q 'Seccomp:.2' /proc/self/status && ! echo x > /proc/sys/kernel/hostname && ! touch /sys/x\n"
     )
     assert builder.build(text).image
+
+
+@pytest.mark.parametrize(
+    "text", ["RUN --security=insecure true", "RUN --security=INSECURE true", "RUN --security=anything true", "RUN --device=/dev/sda true"]
+)
+def test_rights_that_were_not_granted_are_refused(builder: BuildClient, text: str) -> None:
+    """CVE-2024-23653; a word that nobody knows is not the strongest one, and a flag that is not served is not passed over."""
+    try:
+        said = builder.build(f"FROM busybox\n{text}\n").error
+    except DockyardError as error:
+        said = str(error)
+    assert said, "it was built"
+    assert "internal error" not in said
+
+
+def test_the_data_root_is_closed_to_others(builder: BuildClient) -> None:
+    """CVE-2021-41091: who is on this host and not root reaches no layer, no root of a step, no context."""
+    assert builder.build("FROM busybox\nRUN touch /x && chmod 4755 /x\n").image
+    data = builder.engine.root / "data"
+    closed = [data / name for name in ("storage", "build")]
+    assert {path.name: path.stat().st_mode & 0o7 for path in closed} == {"storage": 0, "build": 0}
+    assert {path.stat().st_uid for path in (data, *closed)} == {0}
+
+
+def test_the_daemon_listens_on_paths_only(builder: BuildClient) -> None:
+    """CVE-2020-15257: an abstract socket is reached from every container with the host's network."""
+    builder.build("FROM busybox\nRUN true\n", nocache="1")
+    rows = Path(f"/proc/{builder.engine.process.pid}/net/unix").read_text().splitlines()[1:]
+    assert [row.split()[7] for row in rows if len(row.split()) > 7 and row.split()[7].startswith("@")] == []
 
 
 def test_descriptors_of_the_daemon_do_not_reach_a_step(builder: BuildClient) -> None:

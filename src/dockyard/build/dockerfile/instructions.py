@@ -23,12 +23,12 @@ _UNITS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 1
 
 _FLAGS: dict[str, tuple[str, ...]] = {
     "from": ("platform",),
-    "run": ("mount", "network", "security", "device"),
+    "run": ("mount", "network", "security"),
     "copy": ("from", "chown", "chmod", "link", "parents", "exclude"),
     "add": ("chown", "chmod", "link", "keep-git-dir", "checksum", "exclude", "unpack"),
     "healthcheck": ("interval", "timeout", "start-period", "start-interval", "retries"),
 }
-_REPEATABLE = frozenset({"mount", "exclude", "device"})
+_REPEATABLE = frozenset({"mount", "exclude"})
 _BOOLEAN = frozenset({"link", "parents", "keep-git-dir", "unpack"})
 
 

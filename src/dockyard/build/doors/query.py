@@ -66,7 +66,7 @@ def parse_build_query(query: Query, auths: Mapping[str, Any], default_id: str) -
     ulimits = _document(text("ulimits"), list[_Ulimit], "ulimits")
     memory, swap = _memory(_number(text("memory"), "memory"), _number(text("memswap"), "memswap"))
     request = Request(
-        dockerfile=text("dockerfile") or "Dockerfile", tags=tags, target=text("target"),
+        dockerfile=text("dockerfile") or "Dockerfile", classic=True, tags=tags, target=text("target"),
         platform=_platform(text("platform")), build_args=_document(text("buildargs"), dict[str, str | None], "build args"),
         labels=_document(text("labels"), dict[str, str], "labels"), quiet=flag("q"), no_cache=flag("nocache"),
         pull=flag("pull"), squash=flag("squash"), network=_network(text("networkmode")),
