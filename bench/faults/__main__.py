@@ -59,7 +59,8 @@ def run_cases(lab: Lab, cases: list[Case], kept: Kept, *, cure: bool) -> None:
         except Exception as error:  # noqa: BLE001 - one case must not end the run; it is void and said
             verdict = Verdict(case.label, False, f"{type(error).__name__}: {error}"[:200])
         kept.add("cases", row(case, verdict, time.monotonic() - start, named))
-        good = verdict.rank == 1 and not verdict.false and (not case.folds or verdict.folded)
+        first = verdict.rank == 1 or (case.second[0] and verdict.rank and verdict.rank_second)
+        good = first and not verdict.false and (not case.folds or verdict.folded)
         mark = "void" if not verdict.valid else "ok" if good else "MISS"
         print(f"{number:3}/{len(cases)} {mark:4} {case.label:40} {verdict.reason}", file=sys.stderr, flush=True)
         if mark == "MISS" and verdict.report is not None:

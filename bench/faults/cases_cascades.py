@@ -11,7 +11,7 @@ from bench.faults.cases_start import GOOD, image, shop, shop_works
 from bench.faults.lab import Lab, wait
 
 _DB = {"com.docker.compose.project": "shop", "com.docker.compose.service": "db"}
-SETTLE = 15.0  # seconds for those that need it to fail so often that they are in a restart loop
+SETTLE = 40.0  # seconds for those that need it to fail so often that they are in a restart loop
 
 
 def after(inject: Step) -> Step:

@@ -23,13 +23,14 @@ from dockyard.errors import DockyardError
 HOST_PORT = 9000
 
 
-def by_command(uid: int = 0, **environ: str) -> Any:
-    """What a person gets who types ``dockyard doctor`` on that host."""
+def by_command(uid: int = 0, address: str | None = None, **environ: str) -> Any:
+    """What a person gets who types ``dockyard doctor`` on that host; ``address`` instead of the engine's, "" for none."""
 
     def step(lab: Lab) -> Report:
         drop = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups"] if uid else []
-        command = ["nsenter", "-t", str(lab.holder), "-m", "-n", *drop, sys.executable, "-m", "dockyard.cli", "-H",
-                   f"unix://{lab.socket}", "doctor", "--json"]  # fmt: skip
+        wanted = f"unix://{lab.socket}" if address is None else address
+        command = ["nsenter", "-t", str(lab.holder), "-m", "-n", *drop, sys.executable, "-m", "dockyard.cli",
+                   *(["-H", wanted] if wanted else []), "doctor", "--json"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, timeout=30, check=False, env={**os.environ, **environ})
         return msgspec.json.decode(done.stdout, type=Report)
 

@@ -18,7 +18,7 @@ from bench.faults.cases_host import by_command
 from bench.faults.cases_limits import finishes, job
 from bench.faults.cases_net import out, shell, web
 from bench.faults.cases_ports import PORT
-from bench.faults.cases_registry import HOST, pulls, serve
+from bench.faults.cases_registry import HOST, authority, pulls, serve
 from bench.faults.cases_registry import IMAGE as REFERENCE
 from bench.faults.cases_start import spec
 from bench.faults.lab import OUTSIDE, Lab, enter, wait
@@ -249,6 +249,18 @@ def _no_second_engine(lab: Lab) -> None:
     shutil.rmtree(lab.root / "snap", ignore_errors=True)
 
 
+def _secured(lab: Lab) -> None:
+    """The API on a port, for those with a certificate."""
+    where = authority(lab)
+    flags = ["--tlsverify", f"--tlscacert={where}/ca.crt", f"--tlscert={where}/good.crt", f"--tlskey={where}/good.key"]
+    restarted(*flags, "-H", "tcp://0.0.0.0:2376")(lab)
+
+
+def asks_in_clear(lab: Lab) -> bool:
+    """Is a client without TLS answered? It knows two ports that were used for this."""
+    return any(lab.sh(f"curl -s --max-time 3 http://127.0.0.1:{port}/_ping", check=False) == "OK" for port in (2375, 2376))
+
+
 # A proxy is the only way ---------------------------------------------------------------------------------------------
 
 _PROXY_PORT = 3128
@@ -332,7 +344,10 @@ CASES = [
     Case("STO-02", "", small_disk("size=400m,nr_inodes=1500"), writes, _many_files, _empty, teardown=big_disk),
     Case("INS-14", "tcp://127.0.0.1:2375", nothing, closed_api, restarted("-H", "tcp://127.0.0.1:2375"), restarted(),
          diagnose=by_command()),
-    Case("INS-07", "second engine", nothing, one_engine, _second_engine, _no_second_engine),
+    Case("INS-15", "API", restarted("-H", "tcp://127.0.0.1:2375"), asks_in_clear, _secured, restarted("-H", "tcp://127.0.0.1:2375"),
+         diagnose=by_command(address="tcp://127.0.0.1:2376"), teardown=restarted()),
+    # dockerd without a bridge of its own takes the first one's docker0 away, so the first is started anew afterwards.
+    Case("INS-07", "second engine", nothing, one_engine, _second_engine, _no_second_engine, teardown=restarted()),
     Case("IMG-07", f"{HOST}/{REFERENCE}", _behind_proxy, pulls, outside(f"iptables -I {_DROP}"), outside(f"iptables -D {_DROP}"),
          diagnose=about_image_with_proxy, teardown=_no_proxy),
 ]  # fmt: skip

@@ -71,7 +71,7 @@ class Pki:
         (self.where / f"{name}.crt").write_bytes(self._made[name][0].public_bytes(Encoding.PEM))
 
 
-def _authority(lab: Lab) -> Path:
+def authority(lab: Lab) -> Path:
     where = lab.root / "pki"
     if not where.exists():
         pki = Pki(where)
@@ -92,7 +92,7 @@ def serve(certificate: str = "good", key: str = "", **settings: Any) -> Step:
 
     def step(lab: Lab) -> None:
         _end(lab)
-        where = _authority(lab)
+        where = authority(lab)
         document = {"listen": [OUTSIDE, PORT], **settings}
         if certificate:
             document |= {"certificate": str(where / f"{certificate}.crt"), "key": str(where / f"{key or certificate}.key")}
@@ -126,7 +126,7 @@ def trust(file: str, directory: str = HOST) -> Step:
         shutil.rmtree(top, ignore_errors=True)
         if file:
             (top / directory).mkdir(parents=True)
-            shutil.copy(_authority(lab) / "ca.crt", top / directory / file)
+            shutil.copy(authority(lab) / "ca.crt", top / directory / file)
         lab.vars["trusted"] = file
 
     return step

@@ -152,7 +152,7 @@ def shop(lab: Lab) -> None:
     lab.network("shop")
     _compose(lab, "db", "", "exec httpd -f -p 5432 -h /")
     restart = {"RestartPolicy": {"Name": "always"}}
-    wait_for = "sleep 0.3; while wget -q -O /dev/null http://{0}/etc/passwd; do sleep 0.1; done; echo {0} down; exit 1"
+    wait_for = "sleep 0.3; while timeout 2 wget -q -O /dev/null http://{0}/etc/passwd; do sleep 0.1; done; echo {0} down; exit 1"
     _compose(lab, "api", "db", "httpd -p 80 -h /; " + wait_for.format("db:5432"), **restart)
     _compose(lab, "gateway", "api", wait_for.format("api:80"), **restart)
     time.sleep(1)

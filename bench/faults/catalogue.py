@@ -29,7 +29,6 @@ REASONS = {
     "INS-19": "dockerd only, needs a second storage driver on one data root; not written",
     "INS-03": "detected; the injector needs a client context, not written",
     "INS-11": "not written: no detector beside the engine's own message",
-    "INS-15": "detected by the handshake; injector not written",
     "IMG-08": "not written",
     "IMG-10": "not written: needs the engine's own blob store to be read",
     "IMG-14": "not written: stored logins are the client's",

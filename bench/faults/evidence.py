@@ -391,10 +391,15 @@ def _version(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, s
     return status == "400" and cited.expected in bounds, f"{status}, {sorted(bounds)}"
 
 
-@reads("api", r"(?P<host>unix://\S+) \(.*\)")
+@reads("api", r"(?P<host>(?:unix|tcp)://\S+) \(.*\)")
 def _reach(ground: Ground, cited: Evidence, match: re.Match[str]) -> tuple[bool, str]:
     """What curl gets at that socket: the failure that was cited, or an answer where none was."""
     assert ground.found is not None
+    if ground.found.id == "INS-15":
+        port = match["host"].rpartition(":")[2]
+        plain = f"curl -s --max-time 3 http://127.0.0.1:{port}/_ping"
+        said = ground.host(f"{plain}; timeout 3 openssl s_client -connect 127.0.0.1:{port} </dev/null")
+        return "BEGIN CERTIFICATE" in said and not said.startswith("OK"), said
     if ground.found.id in ("INS-08", "INS-09"):
         return ground.curl("http://d/_ping") == b"OK", "answers"
     path = match["host"].removeprefix("unix://")

@@ -66,6 +66,10 @@ def _lost_there(ground: Ground, cited: Evidence, match: Match) -> Result:
     read = trace_drop(ground, bridge, match["proto"], port)
     if _legacy_drops(ground) > before:  # rules of that back end do not show in the trace; their counters tell
         return match["hook"] == "forward", "a rule of iptables-legacy counted it"
+    if read.startswith("nothing was dropped"):  # another fault keeps packets from getting so far: only the rules can be read
+        text = rf'iifname "{iif}".*drop|-i {iif} .*-j (DROP|REJECT)|^:FORWARD DROP|hook forward .*policy drop|dport {port} .*drop'
+        line = re.search(text, ground.rules, re.MULTILINE)
+        return line is not None, f"masked; {line[0] if line else ''}"
     return f"hook {match['hook']}" in read and f'iif "{iif}"' in read and f'oif "{oif}"' in read, read
 
 

@@ -102,8 +102,12 @@ def _speeds(speed: dict[str, Any]) -> dict[str, str]:
     """Whole commands, start of the interpreter included."""
     rows = {"quick": "`doctor` (3 s)", "deep": "`doctor --deep` (10 s)", "trace": "`trace` (1 s)"}
     count = f"{speed['containers']} containers, load {speed['load']}" if speed else ""
-    return {f"seconds of {text}, median and 95 %": f"{speed[key][0]:.2f}, {speed[key][1]:.2f} ({count})" if speed else "not measured"
-            for key, text in rows.items()}  # fmt: skip
+    found = {}
+    for key, text in rows.items():
+        value = f"{speed[key][0]:.2f}, {speed[key][1]:.2f} ({count})" if speed else "not measured"
+        partly = f"; {speed[key][2]:.0f} of 20 could not check all in time" if speed and speed[key][2] else ""
+        found[f"seconds of {text}, median and 95 %"] = value + partly
+    return found
 
 
 def _share(part: int, whole: int) -> str:

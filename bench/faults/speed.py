@@ -28,17 +28,20 @@ def measure(lab: Lab, count: int) -> dict[str, object]:
     return {"containers": count, "load": round(os.getloadavg()[0], 1), **times}
 
 
-def _rounds(work: Callable[[], None]) -> list[float]:
-    spent = []
+def _rounds(work: Callable[[], bool]) -> list[float]:
+    """Median, 95th of 100, and how many rounds could not check everything in their time."""
+    spent, partial = [], 0
     for _ in range(ROUNDS):
         start = time.monotonic()
-        work()
+        partial += not work()
         spent.append(time.monotonic() - start)
-    return [round(statistics.median(spent), 2), round(sorted(spent)[int(ROUNDS * 0.95)], 2)]
+    return [round(statistics.median(spent), 2), round(sorted(spent)[int(ROUNDS * 0.95)], 2), partial]
 
 
-def _command(lab: Lab, *words: str) -> None:
+def _command(lab: Lab, *words: str) -> bool:
+    """Did it check everything? Raises RuntimeError when it names a fault: the host is healthy."""
     command = [sys.executable, "-m", "dockyard.cli", "-H", f"unix://{lab.socket}", *words, "--json"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1, 3):
         raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}: {(done.stdout + done.stderr).decode()[-300:]}")
+    return done.returncode != 3

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import socket
+import ssl
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,10 +63,39 @@ def reach_of(endpoint: Endpoint) -> tuple[str, str]:
     try:
         probe.ping(timeout=REACH_TIMEOUT)
     except DockyardError as error:
+        if endpoint.scheme == "tcp" and endpoint.tls is None and _wants_tls(endpoint):
+            return "tls", "the server wants TLS and was asked in plain HTTP"
         return _reach_by_code(endpoint, error), str(error)
     finally:
         probe.close()
     return "ok", ""
+
+
+def _wants_tls(endpoint: Endpoint) -> bool:
+    """Does plain HTTP at that port get Go's refusal (a sentence, no JSON) or a TLS alert (15 03, RFC 8446 5.1), or nothing
+    where a handshake gets an answer?"""
+    try:
+        with socket.create_connection((endpoint.hostname, endpoint.port), REACH_TIMEOUT) as sock:
+            sock.settimeout(REACH_TIMEOUT)
+            sock.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            answer = sock.recv(4096)
+    except OSError:
+        answer = b""
+    return answer[:2] == b"\x15\x03" or b"HTTPS server" in answer or (not answer and _shakes_hands(endpoint))
+
+
+def _shakes_hands(endpoint: Endpoint) -> bool:
+    """Whose certificate it is does not matter here; an alert (a client certificate is wanted) is an answer too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((endpoint.hostname, endpoint.port), REACH_TIMEOUT) as sock:
+            context.wrap_socket(sock).close()
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+    return True
 
 
 def _reach_by_code(endpoint: Endpoint, error: DockyardError) -> str:

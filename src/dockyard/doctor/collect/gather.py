@@ -24,6 +24,7 @@ QUICK_SECONDS = 3.0
 DEEP_SECONDS = 10.0
 MAX_LOGS = 200
 LOG_LINES = 40
+LOG_KEPT, LOG_BYTES = 16384, 8 << 20  # of each log; a line without end must not keep a thread busy after its time
 LOG_SECONDS = 2.0  # dockerd reads a damaged or sparse log from its start, at 300 MB/s
 
 
@@ -194,9 +195,13 @@ class Gathering:
 
         def read(key: str) -> str:
             query = {"stdout": True, "stderr": True, "tail": str(LOG_LINES)}
+            data, size, end = b"", 0, time.monotonic() + LOG_SECONDS
             with self.client.open("GET", f"/containers/{key}/logs", query, timeout=self.left()) as answer:
-                data = b"".join(frame.data for frame in answer.frames(tty=tty[key]))
-            return data[-16384:].decode("utf-8", "replace")
+                for frame in answer.frames(tty=tty[key]):
+                    data, size = (data + frame.data)[-LOG_KEPT:], size + len(frame.data)
+                    if size > LOG_BYTES or time.monotonic() > end:
+                        raise ValueError(f"its last {LOG_LINES} lines are over {size >> 10} KiB or come too slowly")
+            return data.decode("utf-8", "replace")
 
         results, errors = each(tty, read, min(self.left(), LOG_SECONDS))
         self.spent["logs"] = round((time.monotonic() - start) * 1000, 1)

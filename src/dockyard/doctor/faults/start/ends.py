@@ -108,16 +108,15 @@ def restart_loop(view: View) -> Iterator[Finding]:
         if container.running and up > 2 * SHORT_LIFE:
             continue
         last = [line for line in view.log(container).splitlines() if line.strip()][-1:]
-        seen = [
-            Evidence("api", "RestartCount", str(count), "0"),
-            Evidence("api", "State.ExitCode", str(container.exit_code), "0"),
-        ]
+        seen = [Evidence("api", "RestartCount", str(count), "0")]
+        ends = "" if container.state.get("Running") and not container.state.get("Restarting") else f" and ends with {container.exit_code}"
+        seen += [Evidence("api", "State.ExitCode", str(container.exit_code), "0")] if ends else []
         seen += [Evidence("log", f"docker logs {container.name}", last[0][:300])] if last else []
         yield finding(
             "CTR-16",
             "the restart policy hides a crash",
             container.object,
-            f"{container.name} has been restarted {count} times and ends with {container.exit_code} each time",
+            f"{container.name} has been restarted {count} times{ends}",
             seen,
             cause=[f'policy "{policy}" starts it again with growing pauses (100 ms to 1 min)'],
             affects=[container.id],
