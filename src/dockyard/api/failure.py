@@ -42,9 +42,11 @@ def message_of(error: Exception) -> str:
 
 
 def log_failure(log: logging.Logger, error: Exception, told: str, *words: object) -> None:
-    """What was raised on purpose says what it is (a port in use); of anything else the log tells where it comes from."""
+    """What was raised on purpose says what it is (a port in use); of anything else the log tells where it comes from. What
+    this engine does not serve (``docker inspect`` asks for secrets too) is nobody's failure."""
     foreseen = isinstance(error, errors.DockyardError) and not log.isEnabledFor(logging.DEBUG)
-    log.error(told, *words, exc_info=None if foreseen else error)
+    level = logging.INFO if isinstance(error, errors.NotImplementedYet) else logging.ERROR
+    log.log(level, told, *words, exc_info=None if foreseen else error)
 
 
 def failure(request: Request, error: Exception) -> Response:
