@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -260,6 +261,43 @@ stop.set()
 for thread in threads: thread.join()
 print(done)
 """
+
+
+def test_a_balancer_in_the_background(compose: Callable[..., str], engine: PrivateEngine, tmp_path: Path) -> None:
+    directory = tmp_path / "shop"
+    (directory / "compose.yaml").write_text("""
+services:
+  web:
+    image: alpine:latest
+    command: sh -c 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'
+    stop_signal: SIGKILL
+    scale: 2
+    x-dockyard: {balance: {listen: 8081, port: 80}}
+""")
+    fetch = engine.inside("curl", "-fsS", "--max-time", "5", "http://127.0.0.1:8081/")
+
+    def fetched() -> str:
+        return subprocess.run(fetch, capture_output=True, text=True).stdout.strip()
+
+    def compose_inside(*words: str) -> str:
+        command = engine.inside(sys.executable, "-m", "dockyard.cli", "compose", *words, cwd=directory)
+        environment = {**os.environ, "DOCKER_HOST": engine.host}
+        return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT).stdout
+
+    compose("up", "-d")
+    assert compose_inside("balance", "-d") == "*:8081 -> web\n"
+    assert len({fetched() for _ in range(4)} - {""}) == 2, "both have requests as soon as the command is back"
+    for scale in (1, 3):
+        compose("up", "-d", "--scale", f"web={scale}")
+        deadline = time.monotonic() + LIMIT
+        while len({fetched() for _ in range(6)} - {""}) != scale:
+            assert time.monotonic() < deadline
+    compose("balance", "--stop")
+    assert fetched() == ""
+    compose_inside("balance", "-d")
+    assert fetched()
+    compose("down")
+    assert fetched() == "", "it goes with its project"
 
 
 def test_a_balancer_over_instances_that_come_go_and_die(

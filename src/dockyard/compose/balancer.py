@@ -33,11 +33,15 @@ class Balancer:
     def states_file(self) -> Path:
         return Path(self.control.path).with_name("states.map")
 
-    def start(self, metrics: str = "") -> Process:
-        """HAProxy running and answering; close it at the end. Raises Unavailable."""
+    def check_alone(self) -> None:
+        """Raises Conflict where the project has a balancer."""
         with contextlib.suppress(BALANCER_FAILED.kind):
             self.control.ask("show info")
             raise BALANCER_RUNS(project=self.layout.project)
+
+    def start(self, metrics: str = "") -> Process:
+        """HAProxy running and answering; close it at the end. Raises Unavailable, Conflict."""
+        self.check_alone()
         self.states_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.states_file.write_text("".join(f"{key} {value}\n" for key, value in self.judge.states().items()))
         config = layout.render(self.layout, self.control.path, metrics, str(self.states_file))

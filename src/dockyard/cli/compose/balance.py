@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dockyard.cli import background
 from dockyard.cli.compose.session import Session, balancer_of
 from dockyard.cli.flags import Options
 from dockyard.cli.output import Column, show
@@ -25,11 +26,13 @@ from dockyard.errors import DockyardError
 Json = dict[str, Any]
 FLAGS = {
     "balance": """
+-d, --detach          Balance in the background, until --stop or down
     --format FORMAT   table, json or a Go template (with --status)
     --json            Output as JSON (with --status)
     --metrics ADDRESS  Serve Prometheus metrics there (127.0.0.1:9101)
     --print           Print HAProxy's configuration and end
     --status          Show the instances, their state and what they have done
+    --stop            End the balancer in the background
 """,
 }
 ASK_AGAIN = 0.25
@@ -51,18 +54,42 @@ def balance(session: Session, options: Options) -> int:
         return 0
     if options.on("status"):
         return _status(session, options, made, control)
-    process = balancer.start(options.text("metrics"))
+    folder = path.parent
+    if options.on("stop"):
+        if not background.end(folder):
+            raise BALANCER_FAILED(cause="none is in the background")
+        return 0
+    metrics = options.text("metrics")
+    if not options.on("detach"):
+        _serve(session, balancer, metrics)
+        return 0
+    balancer.check_alone()
+    session.client.close()  # the other process makes connections of its own
+    if refused := background.begin(folder, lambda ready: _serve(session, balancer, metrics, ready)):
+        raise BALANCER_FAILED(cause=refused.removeprefix("the balancer does not run: "))
+    for line in _routes(made):
+        session.shell.say(line)
+    return 0
+
+
+def _serve(session: Session, balancer: Balancer, metrics: str, ready: Callable[[], None] = lambda: None) -> None:
+    """Until a signal. ``ready`` is called when the instances that run have requests."""
+    process = balancer.start(metrics)
     try:
         signal.signal(signal.SIGTERM, _interrupted)
-        for listen, rows in sorted(made.fronts.items()):
-            session.shell.complain(f"{listen} -> {', '.join(one.service + _where(one) for one in rows)}")
+        for line in _routes(balancer.layout):
+            session.shell.complain(line)
         balancer.watch()
-        _follow(session, balancer)
+        _follow(session, balancer, ready)
     finally:
         balancer.close()
         process.close()
-        shutil.rmtree(path.parent, ignore_errors=True)
-    return 0
+        shutil.rmtree(balancer.states_file.parent, ignore_errors=True)
+
+
+def _routes(made: layout.Layout) -> Iterator[str]:
+    for listen, rows in sorted(made.fronts.items()):
+        yield f"{listen} -> {', '.join(one.service + _where(one) for one in rows)}"
 
 
 def _interrupted(number: int, frame: Any) -> None:
@@ -74,7 +101,7 @@ def _where(one: layout.Balanced) -> str:
     return f" ({told})" if told else ""
 
 
-def _follow(session: Session, balancer: Balancer) -> None:
+def _follow(session: Session, balancer: Balancer, ready: Callable[[], None] = lambda: None) -> None:
     """Fills the slots now and at each event. An engine that goes away is waited for: instances outlive it, and so must what
     leads to them. Refusals and HAProxy's own failures end it."""
     away = False
@@ -83,6 +110,7 @@ def _follow(session: Session, balancer: Balancer) -> None:
             for _ in _changes(session, balancer.layout.project):
                 away = _told(session, away, now=False)
                 balancer.fill(containers(session.client, balancer.layout.project))
+                ready()
         except BALANCER_FAILED.kind as error:
             if error.code == BALANCER_FAILED.id:
                 raise

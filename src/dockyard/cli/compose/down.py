@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dockyard.cli.compose.session import Session
+from dockyard.cli import background
+from dockyard.cli.compose.session import Session, balancer_of
 from dockyard.cli.flags import Options, UsageError
 from dockyard.compose.canonical import boolean
 from dockyard.compose.control import plan_down
@@ -31,6 +32,8 @@ def down(session: Session, options: Options) -> int:
         session.progress.warn(f'No resource found to remove for project "{project.name}".')
     timeout = options.number("timeout") if options.given("timeout") else None
     session.carry_out(project, state, plan, timeout=timeout, volumes=options.on("volumes"))
+    if not names and not session.dry_run:
+        background.end(balancer_of(project.name, str(session.client.endpoint)).parent)
     for name in providers:
         if session.dry_run:
             session.shell.say(f"ask provider {project.services[name]['provider'].get('type')} to take {name} away")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from datetime import UTC, datetime
 
-from dockyard.cli.compose.session import Session, scaled
+from dockyard.cli.compose.session import Session, balancer_of, scaled
 from dockyard.cli.flags import Options, UsageError
 from dockyard.compose import images
 from dockyard.compose.canonical import boolean
@@ -14,6 +15,7 @@ from dockyard.compose.errors import NO_SERVICE, ORPHANS_BOTH
 from dockyard.compose.observe import State
 from dockyard.compose.plan import Plan, Policy, UpOptions, diverged_volumes, plan_up
 from dockyard.compose.project import Project
+from dockyard.errors import InvalidParameter
 
 _SHARED = """
     --build                 Build images before starting containers
@@ -64,6 +66,7 @@ def up(session: Session, options: Options) -> int:
     timeout = options.number("timeout") if options.given("timeout") else None
     if detached:
         session.carry_out(project, state, plan, timeout=timeout, wait_timeout=limit)
+        _tell_of_balancer(session, project)
         if options.on("watch") and not session.dry_run:
             from dockyard.cli.compose.watch import watch
 
@@ -72,6 +75,16 @@ def up(session: Session, options: Options) -> int:
     from dockyard.cli.compose.attached import Attached
 
     return Attached(session, project, state, plan, options).run()
+
+
+def _tell_of_balancer(session: Session, project: Project) -> None:
+    if session.dry_run or balancer_of(project.name, str(session.client.endpoint)).exists():
+        return
+    from dockyard.compose.layout import layout_of
+
+    with contextlib.suppress(InvalidParameter):  # `balance` says what is wrong with its keys
+        if layout_of(project).fronts:
+            session.shell.complain("requests are balanced once this runs: dockyard compose balance -d")
 
 
 def create(session: Session, options: Options) -> int:

@@ -1,4 +1,4 @@
-"""Processes of the demo's own: the engine, that can be killed and started again, and the balancer."""
+"""Processes of the demo's own: the engine, that can be killed and started again, and the registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dockyard.cli.demo.voice import Narrator
@@ -21,19 +21,14 @@ DOCKYARD = (sys.executable, "-m", "dockyard.cli")
 class Program:
     """A program of dockyard's in the background, ended with SIGTERM. ``ready`` says whether it does its work yet."""
 
-    def __init__(
-        self, words: Sequence[str], log: Path, ready: Callable[[], bool], *, cwd: Path | None = None,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
-        self._words, self._log, self._ready, self._cwd, self._environ = words, log, ready, cwd, environ
+    def __init__(self, words: Sequence[str], log: Path, ready: Callable[[], bool]) -> None:
+        self._words, self._log, self._ready = words, log, ready
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when it is ready. Raises SystemExit with the end of its log when it never is."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*DOCKYARD, *self._words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._cwd, env=self._environ
-            )
+            self._process = subprocess.Popen([*DOCKYARD, *self._words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_LIMIT
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dockyard.cli.demo.doctor import SECOND, DemoDoctor
-from dockyard.cli.demo.engine import DOCKYARD, Engine, Program
+from dockyard.cli.demo.engine import DOCKYARD, Engine
 from dockyard.cli.demo.load import Load
 from dockyard.cli.demo.registry import HOST, IMAGES, DemoRegistry
 from dockyard.cli.demo.stage import Stage
@@ -49,7 +49,6 @@ class Demo:
             "DOCKER_HOST": f"unix://{engine.socket}", "DOCKER_CONFIG": str(RUN / "client"), "PORT": PORT,
         })  # fmt: skip
         self._registry = DemoRegistry(ROOT / "registry", self.stage)
-        self._balancer: Program | None = None
 
     def play(self) -> None:
         shutil.copytree(EXAMPLE, self.stage.folder)
@@ -97,14 +96,7 @@ class Demo:
         with self.say.step("A balancer between them: HAProxy, driven by the engine's events", "No reload, no failed request."):
             gateway = stage.quietly("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
             stage.export(COMPOSE_FILE="compose.yaml:balance.yaml", GATEWAY=gateway)
-            self.say.command(["dockyard", "compose", "balance", "&"])
-            log = RUN / "balance.log"
-            log.unlink(missing_ok=True)
-            self._balancer = Program(
-                ["compose", "balance"], log, lambda: log.exists() and log.read_text().count(" in\n") == 3, cwd=stage.folder,
-                environ=stage.environ,
-            )  # fmt: skip
-            self._balancer.start()
+            stage.dockyard("compose", "balance", "--detach")
             stage.compose("up", "-d", "--wait", "--no-build")
             for _ in range(3):
                 stage.get(URL, "visits")
@@ -165,9 +157,7 @@ class Demo:
             self.say.output("(no container, no network, no volume is left)")
 
     def close(self) -> None:
-        """Ends the balancer and the registry; may be called twice."""
-        if self._balancer is not None:
-            self._balancer.stop()
+        """Ends the registry; may be called twice. The balancer goes with its project."""
         self._registry.stop()
 
     def clean(self) -> None:
