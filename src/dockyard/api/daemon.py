@@ -42,7 +42,7 @@ CANNOT_START = Code(
     hint="look at that place (df -h, ls -ld), or give another --data-root; dockyard --debug engine tells the whole",
 )  # fmt: skip
 CLOSE_SECONDS = 5.0
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
+M_ARENA_MAX = -8  # malloc.h
 _LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -66,12 +66,11 @@ def run(settings: Settings) -> int:
 
 
 def limit_malloc() -> None:
-    """glibc keeps arenas for eight threads a core; what a layer's tree or a window of bytes took there stays: 30 MB more
-    after each image moved. Two arenas, and a stream's pieces on pages of their own (0.5 s of processor a GB), stay flat.
+    """glibc keeps an arena for each of eight threads a core, and what a layer's tree or a window of bytes took in one
+    stays there: 30 MB more after each image moved. With one, memory stays flat; the interpreter's lock waits more anyway.
     """
-    for name, value in ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 128 * 1024)):
-        with contextlib.suppress(AttributeError):  # musl has no mallopt, and no arenas
-            libc.mallopt(name, value)
+    with contextlib.suppress(AttributeError):  # musl has no mallopt, and no arenas
+        libc.mallopt(M_ARENA_MAX, 1)
 
 
 def raise_descriptor_limit() -> Ulimit:
