@@ -90,7 +90,8 @@ def would_start(lab: Lab) -> bool:
                               capture_output=True).returncode == 0  # fmt: skip
     command = ["dockerd", "--data-root", f"{place}/data", "--exec-root", f"{place}/run", "-p", f"{place}/pid",
                "--bridge", "none", "--iptables=false", *flags]  # fmt: skip
-    child = subprocess.Popen(["nsenter", "-t", str(lab.holder), "-m", "-n", *command], stdout=subprocess.DEVNULL,
+    # In a network of its own: dockerd without a bridge takes the first one's docker0 away.
+    child = subprocess.Popen(["nsenter", "-t", str(lab.holder), "-m", "unshare", "--net", *command], stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)  # fmt: skip
     try:
         wait(lambda: child.poll() is not None or socket_path.is_socket(), 20)

@@ -28,6 +28,7 @@ from dockyard.testing.host import Host, until
 SECONDS = float(os.environ.get("DOCKYARD_CRASH_SECONDS", "25"))
 SEED = int(os.environ.get("DOCKYARD_CRASH_SEED", "4"))
 WORKERS = 4
+KILLED = 137
 SETTLE_LIMIT = 30.0
 LONGEST_LIFE = 3.0
 """Seconds that a daemon lives at most."""
@@ -50,6 +51,8 @@ class Entry:
     there: bool | None = None
     running: bool | None = False
     pid: int = 0
+    killed: bool = False
+    """A stop or a removal was asked for since its last start, and may have been quicker than its own end."""
 
 
 @dataclass
@@ -115,7 +118,7 @@ class Worker:
             entry.identity, entry.there = made["Id"], True
 
     def _start(self, client: Client, entry: Entry) -> None:
-        entry.running = None
+        entry.running, entry.killed = None, False
         entry.there = None if entry.transient else entry.there
         told = self._asked(lambda: client.request("POST", f"/containers/{entry.name}/start"), NotModified)
         if told is not False:
@@ -124,11 +127,12 @@ class Worker:
             entry.running = entry.code is None
 
     def _stop(self, client: Client, entry: Entry) -> None:
-        before, entry.running = entry.running, None
+        before, entry.running, entry.killed = entry.running, None, True
         if self._asked(lambda: client.request("POST", f"/containers/{entry.name}/stop", {"t": 5}), NotModified) is not None or not before:
             entry.running = False
 
     def _remove(self, client: Client, entry: Entry) -> None:
+        entry.killed = True
         entry.there = entry.running = None  # a forced removal kills first: a crash in between leaves an ended container
         if self._asked(lambda: client.request("DELETE", f"/containers/{entry.name}", {"force": True, "v": True}), NotFound) is not None:
             entry.there = False
@@ -155,7 +159,8 @@ class Worker:
             self.faults.append(f"{entry.name} was started and is {state['Status']} ({state['ExitCode']}, {state['Error']!r})")
         if entry.running and entry.pid and state["Pid"] != entry.pid:
             self.faults.append(f"{entry.name} has another process than before: {entry.pid}, {state['Pid']}")
-        if entry.code is not None and state["Status"] == "exited" and state["ExitCode"] != entry.code:
+        codes = (entry.code, *([KILLED] if entry.killed else []))
+        if entry.code is not None and state["Status"] == "exited" and state["ExitCode"] not in codes:
             self.faults.append(f"{entry.name} exited with {entry.code}, the engine says {state['ExitCode']}: {state['Error']!r}")
         entry.pid = state["Pid"] if entry.running else 0
 

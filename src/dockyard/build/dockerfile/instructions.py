@@ -276,8 +276,6 @@ def _run(node: Node, flags: _Flags) -> Run:
     if security not in ("sandbox", "insecure"):
         # An unknown word must never mean "insecure" (buildkit 64bbec89).
         raise SyntaxProblem(f"security mode {security!r} is not supported", 0, security)
-    if flags.get("device"):
-        raise SyntaxProblem("RUN --device is not implemented by Dockyard: devices of CDI are not given to steps", 0, "--device")
     return Run(node, node.args, not node.is_json, tuple(flags.get("mount", ())), network, security, node.heredocs)
 
 
