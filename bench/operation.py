@@ -23,6 +23,7 @@ from bench import peers
 from bench.peers import OURS, Report, say
 from dockyard.client import Client
 from dockyard.testing import kit
+from dockyard.testing.balanced import LOAD
 from dockyard.testing.engines import PrivateEngine
 
 OURS_ON_DOCKERD, BY_HAND = "dockyard unit, dockerd", "by hand, dockerd"
@@ -40,28 +41,6 @@ services:
     command: sh -c 'mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'
     stop_signal: SIGKILL
     x-dockyard: {balance: {listen: "127.0.0.1:8080", port: 80}}
-"""
-LOAD = """
-import http.client, sys, threading, time
-done, stop, lock = {}, threading.Event(), threading.Lock()
-def work():
-    while not stop.is_set():
-        try:
-            wire = http.client.HTTPConnection("127.0.0.1", 8080, timeout=10)
-            wire.request("GET", "/")
-            told = wire.getresponse().status
-            wire.close()
-        except OSError as error:
-            told = repr(error)
-        with lock:
-            done[told] = done.get(told, 0) + 1
-        time.sleep(0.005)
-threads = [threading.Thread(target=work) for _ in range(2)]
-for thread in threads: thread.start()
-sys.stdin.readline()
-stop.set()
-for thread in threads: thread.join()
-print(done)
 """
 
 
@@ -187,7 +166,7 @@ def scaling(engine: PrivateEngine, directory: Path, count: int, report: Report) 
     answers: dict[object, int] = {}
     try:
         with balancing(engine, directory) as told:
-            command = engine.inside(sys.executable, "-c", LOAD)
+            command = engine.inside(sys.executable, "-c", LOAD, "0.005")
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
                 for _ in range(count):
                     told.clear()

@@ -41,7 +41,7 @@ def again(lab: Lab) -> None:
     database()(lab)
     for name in ("api", "gateway"):
         lab.client.request("POST", f"/containers/{name}/restart", {"t": 0})
-    time.sleep(1)
+    time.sleep(1)  # they look for the one below after 0.3 s and end if it is not there
 
 
 def _with_entry(content: bytes, mode: int = 0o755) -> Step:

@@ -63,13 +63,13 @@ def _proxied(lab: Lab) -> None:
     lab.network("shop")
     lab.serve("backend", 80, NetworkMode="shop")
     lab.run("proxy", ["sh", "-c", _PROXY], HostConfig={"NetworkMode": "shop"})
-    time.sleep(1)
+    time.sleep(1)  # it looks its backend up once, at its start
 
 
 def reaches_backend(lab: Lab) -> bool:
     """Has the proxy had no failure in the last seconds?"""
     since = time.time()
-    time.sleep(2)
+    time.sleep(2)  # it asks every 0.3 s, and waits a second at most
     query = {"stdout": True, "since": f"{since:.0f}"}
     with lab.client.open("GET", "/containers/proxy/logs", query) as answer:
         return not b"".join(frame.data for frame in answer.frames(tty=False))
@@ -90,7 +90,7 @@ def _another_address(lab: Lab) -> None:
 
 def _restart_proxy(lab: Lab) -> None:
     lab.client.request("POST", "/containers/proxy/restart", {"t": 0})
-    time.sleep(1)
+    time.sleep(1)  # as in _proxied
 
 
 # Disks ---------------------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def project(command: str, condition: str) -> Step:
         for name in ("api", "db"):
             lab.remove(name)
         lab.run("db", ["sh", "-c", command], Labels={"com.docker.compose.project": "shop", "com.docker.compose.service": "db"})
-        time.sleep(0.5)
+        time.sleep(0.5)  # a job that only runs once has ended by then
         _compose(lab, condition)
 
     return step

@@ -174,7 +174,7 @@ def _db(action: str) -> Callable[[Lab], None]:
     def step(lab: Lab) -> None:
         lab.client.request("POST", f"/containers/db/{action}", {"t": 0} if action == "stop" else None)
         if action == "start":
-            time.sleep(4)
+            time.sleep(4)  # those above it wait for their restart policies
         else:  # until those that need it have failed so often that they are in a restart loop
             wait(lambda: all(lab.inspect(name)["RestartCount"] >= 3 for name in ("api", "gateway")), 20)
 

@@ -162,7 +162,7 @@ def _exit(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, str]
         reads.append(str(state["ExitCode"]))
         if reads[-1] == cited.observed.split()[0]:
             return True, reads[-1]
-        time.sleep(0.4)
+        time.sleep(0.4)  # a loop between two of its runs
     return False, ", ".join(reads)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dockyard.client import Client
+from dockyard.testing.balanced import LOAD
 from dockyard.testing.engines import PrivateEngine, private_engine
 from dockyard.testing.kit import archive
 
@@ -240,28 +241,6 @@ services:
     assert compose("ps", "--services", "--status", "running").split() == ["web"]
 
 
-LOAD = """
-import http.client, sys, threading
-done, stop, lock = {}, threading.Event(), threading.Lock()
-def work():
-    while not stop.is_set():
-        try:
-            wire = http.client.HTTPConnection("127.0.0.1", 8080, timeout=10)
-            wire.request("GET", "/")
-            told = wire.getresponse().status
-            wire.close()
-        except OSError as error:
-            told = repr(error)
-        with lock:
-            done[told] = done.get(told, 0) + 1
-threads = [threading.Thread(target=work) for _ in range(2)]
-for thread in threads: thread.start()
-sys.stdin.readline()
-stop.set()
-for thread in threads: thread.join()
-print(done)
-"""
-
 
 def test_a_balancer_in_the_background(compose: Callable[..., str], engine: PrivateEngine, tmp_path: Path) -> None:
     directory = tmp_path / "shop"
@@ -286,6 +265,7 @@ services:
 
     compose("up", "-d")
     assert compose_inside("balance", "-d") == "*:8081 -> web\n"
+    compose("balance", "-d", status=1)
     assert len({fetched() for _ in range(4)} - {""}) == 2, "both have requests as soon as the command is back"
     for scale in (1, 3):
         compose("up", "-d", "--scale", f"web={scale}")
@@ -294,6 +274,7 @@ services:
             assert time.monotonic() < deadline
     compose("balance", "--stop")
     assert fetched() == ""
+    compose("balance", "--stop", status=1)
     compose_inside("balance", "-d")
     assert fetched()
     compose("down")
@@ -321,7 +302,7 @@ services:
         seen = [balancer.stderr.readline() for _ in range(4)]
         assert sorted(seen[1:]) == ["web-1 in\n", "web-2 in\n", "web-3 in\n"]
         with subprocess.Popen(
-            engine.inside(sys.executable, "-c", LOAD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            engine.inside(sys.executable, "-c", LOAD, "0"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as load:
             try:
                 engine.docker("kill", "shop-web-2")

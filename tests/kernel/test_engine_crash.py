@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,15 +28,6 @@ POINTS = (
     "start.network", "start.created", "start.recorded", "start.started", "settle.recorded", "settle.released",
     "remove.marked", "remove.network", "remove.rootfs", "remove.volumes", "remove.forgotten",
 )  # fmt: skip
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def _load(client: Client, tmp_path: Path) -> None:

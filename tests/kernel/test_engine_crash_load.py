@@ -13,7 +13,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,15 +185,6 @@ class Worker:
             if entry.running is None:
                 entry.running, entry.pid = document["State"]["Running"] and entry.code is None, 0
             self.check(document, entry)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def _kill(host: Host) -> None:

@@ -25,7 +25,8 @@ _READY = b"\0"
 
 
 def begin(folder: Path, work: Callable[[Callable[[], None]], None]) -> str:
-    """"" once ``work`` has called what it is given; else the words it failed with. Its output goes to ``folder/log``."""
+    """"" once ``work`` has called what it is given; else the words it failed with (another one has the folder, too). Its
+    output goes to ``folder/log``."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     theirs, ours = os.pipe()
     if os.fork() == 0:
@@ -48,8 +49,10 @@ def _work(folder: Path, pipe: int, work: Callable[[Callable[[], None]], None]) -
             os.close(fd)
         parent = _Parent(pipe)
         try:
-            _locked(folder)
+            _lock(folder)
             work(lambda: parent.tell(_READY))
+        except BlockingIOError:
+            parent.tell(b"it runs in the background already")
         except DockyardError as error:
             parent.tell(str(error).encode())
             print(error, file=sys.stderr)
@@ -74,13 +77,12 @@ class _Parent:
             os.close(pipe)
 
 
-def _locked(folder: Path) -> int:
-    """The descriptor that says, while it is open, that this process does the folder's work."""
-    fd = os.open(folder / PID, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+def _lock(folder: Path) -> None:
+    """This process does the folder's work until it ends. Raises BlockingIOError where another one does."""
+    fd = os.open(folder / PID, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # never closed: the lock goes with us
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.ftruncate(fd, 0)
     os.write(fd, str(os.getpid()).encode())
-    return fd
 
 
 def end(folder: Path) -> bool:
@@ -93,8 +95,8 @@ def end(folder: Path) -> bool:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    if not asked:
-                        os.kill(int(file.read()), signal.SIGTERM)
+                    if not asked and (number := file.read()):  # it is written just behind the lock
+                        os.kill(int(number), signal.SIGTERM)
                         asked = True
                 else:
                     return asked
@@ -102,4 +104,4 @@ def end(folder: Path) -> bool:
             return asked
         if time.monotonic() > limit:
             return False
-        time.sleep(_LOOK)
+        time.sleep(_LOOK)  # it closes its connections; bounded by STOP_LIMIT

@@ -19,6 +19,30 @@ from dockyard.compose.haproxy import RuntimeSocket
 from dockyard.compose.layout import Balanced, Layout
 
 LIMIT = 20.0
+LOAD = """
+import http.client, sys, threading, time
+done, stop, lock = {}, threading.Event(), threading.Lock()
+def work():
+    while not stop.is_set():
+        try:
+            wire = http.client.HTTPConnection("127.0.0.1", 8080, timeout=10)
+            wire.request("GET", "/")
+            told = wire.getresponse().status
+            wire.close()
+        except OSError as error:
+            told = repr(error)
+        with lock:
+            done[told] = done.get(told, 0) + 1
+        time.sleep(float(sys.argv[1]))
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+sys.stdin.readline()
+stop.set()
+for thread in threads: thread.join()
+print(done)
+"""
+"""A program: two users of port 8080, each pausing argv[1] seconds; at a line of input it ends and prints how many of which
+answers (or errors) they had."""
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,6 @@ RUN --mount=type=cache,id=crash,target=/c echo done >> /c/n; echo one > /one
 RUN --mount=type=tmpfs,target=/t --mount=type=bind,target=/src cat /one /src/Dockerfile > /two; {}
 COPY Dockerfile /three
 """
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def _build(client: Client, text: str) -> Built:

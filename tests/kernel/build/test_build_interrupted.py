@@ -32,15 +32,6 @@ FIRST, SECOND = "RUN --mount=type=cache,id=broken,target=/c echo one > /one", "R
 TEXT = f"FROM busybox\n{FIRST}\n{SECOND}\nCOPY Dockerfile /three\n"
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 def load(client: Client, folder: Path) -> None:
     archive = kit.archive(folder / "images.tar")
     list(client.objects("POST", "/images/load", body=archive.read_bytes(), headers={"Content-Type": "application/x-tar"}))

@@ -4,6 +4,7 @@ and a connection that speaks HTTP/2 at once."""
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 
 from dockyard.errors import DockyardError
@@ -18,7 +19,7 @@ __all__ = ["CallWire", "Outbox", "TransportWire"]
 HIGH = 1 << 20
 
 
-class Outbox:
+class Outbox(ABC):
     """The writing half of a wire whose bytes have to be awaited: written at once, sent one after the other."""
 
     def __init__(self) -> None:
@@ -48,8 +49,8 @@ class Outbox:
         except (OSError, RuntimeError, StreamLost, DockyardError):  # RuntimeError: its threads have been shut down
             self._closed = True
 
-    async def _send(self, data: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _send(self, data: bytes) -> None: ...
 
 
 class CallWire(Outbox):
