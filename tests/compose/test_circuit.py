@@ -12,7 +12,7 @@ import pytest
 from dockyard.cli.compose.session import balancer_of
 from dockyard.compose import traffic
 from dockyard.compose.balancer import Balancer
-from dockyard.compose.circuit import Count, Judge
+from dockyard.compose.circuit import NOBODY, Count, Judge
 from dockyard.compose.layout import BUCKETS, Balanced, Layout
 from dockyard.compose.observe import read_container
 from dockyard.errors import Conflict
@@ -67,7 +67,7 @@ def test_an_outlier_is_out_longer_each_time_and_never_the_majority() -> None:
     again = one.look(13.0, totals((80, 60), (40, 40), (80, 0)), slots)
     assert "out for 20 s" in again.told[-1]
     one.forget("b_web", 2)
-    assert not one.is_out("b_web", 2)
+    assert one.look(14.0, totals((80, 60), (40, 40), (80, 0)), slots).states["b_web/out"] == NOBODY
 
 
 def test_where_all_fail_none_is_an_outlier() -> None:

@@ -25,7 +25,7 @@ from dockyard.compose import document
 from dockyard.compose.logs import merged, read
 from dockyard.compose.observe import containers
 from dockyard.dockunit import load as loads
-from dockyard.dockunit.errors import BAD_FILE, NO_PIPELINE
+from dockyard.dockunit.errors import BAD_FILE, BAD_PIPELINE, NO_PIPELINE
 from dockyard.dockunit.matrix import Entry, parse
 from dockyard.dockunit.pipeline import EXAMPLE, FILES, Pipeline, Stage, parse_pipeline
 from dockyard.dockunit.report import Outcome, StageOutcome, document_stages, junit_stages, tap_stages
@@ -121,11 +121,11 @@ def open_pipeline(project: Path, file: str) -> Pipeline:
     places = [project / file] if file else [project / name for name in FILES]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise NO_PIPELINE(path=project) if not file else BAD_FILE(path=places[0], cause="there is no such file")
+        raise NO_PIPELINE(path=project) if not file else BAD_PIPELINE(path=places[0], cause="there is no such file")
     try:
         trees = document.parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise BAD_FILE(path=path, cause=error) from None
+        raise BAD_PIPELINE(path=path, cause=error) from None
     return parse_pipeline(trees[0] if trees else {}, str(path), project.name)
 
 

@@ -112,6 +112,7 @@ class Judge:
     def __init__(self, layout: Layout) -> None:
         self._services = {one.backend: one for one in layout.services.values()}
         self._circuits = {backend: _Circuit() for backend in self._services}
+        self._told = self.states()
 
     def states(self) -> dict[str, str]:
         """All keys of the map."""
@@ -124,15 +125,12 @@ class Judge:
         one.times.pop(slot, None)
         one.seen.clear()
 
-    def is_out(self, backend: str, slot: int) -> bool:
-        return slot in self._circuits[backend].out
-
     def look(self, now: float, counts: Counts, filled: Iterable[tuple[str, int]]) -> Verdict:
         """``filled``: the slots that hold an instance. ``now``: seconds of a clock that never goes back."""
         slots: dict[str, list[int]] = {}
         for backend, slot in filled:
             slots.setdefault(backend, []).append(slot)
-        verdict, before = Verdict(), self.states()
+        verdict = Verdict()
         for backend, service in self._services.items():
             one = self._circuits[backend]
             names = ["BACKEND", *(f"s{slot}" for slot in slots.get(backend, []))]
@@ -145,7 +143,8 @@ class Judge:
             _judge_retries(one, service, window[backend, "BACKEND"], verdict)
             if service.eject:
                 _judge_instances(one, service, now, window, slots.get(backend, []), verdict)
-        verdict.states.update({key: value for key, value in self.states().items() if before[key] != value})
+        told, self._told = self._told, self.states()  # `forget` changes them, too
+        verdict.states.update({key: value for key, value in self._told.items() if told[key] != value})
         return verdict
 
 

@@ -19,3 +19,6 @@ NO_PIPELINE = Code(
 )
 NO_STAGE = Code("DY-UNIT-009", NotFound, "There is no stage {name}; the pipeline has {known}")
 NOTHING_KEPT = Code("DY-UNIT-010", NotFound, "stage {stage} left no {path} to keep")
+BAD_PIPELINE = Code(
+    "DY-UNIT-011", InvalidParameter, "Could not parse {path}: {cause}", hint="dockyard pipeline --example shows one"
+)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dockyard.dockunit.errors import BAD_FILE, NO_STAGE
+from dockyard.dockunit.errors import BAD_PIPELINE, NO_STAGE
 from dockyard.dockunit.matrix import Entry, parse_entries
 from dockyard.dockunit.stub import Stub, known, parse_stubs, whole
 
@@ -89,7 +89,7 @@ def parse_pipeline(tree: Mapping[str, Any], path: str, name: str) -> Pipeline:
     known(tree, _TOP, path, "the pipeline")
     stages = tree.get("stages")
     if not isinstance(stages, Mapping) or not 0 < len(stages) <= MOST_STAGES:
-        raise BAD_FILE(path=path, cause=f"it needs stages: 1 to {MOST_STAGES} of them, name to stage")
+        raise BAD_PIPELINE(path=path, cause=f"it needs stages: 1 to {MOST_STAGES} of them, name to stage")
     image = str(tree.get("image") or "")
     return Pipeline(str(tree.get("name") or name), tuple(_stage(str(key), row, image, path) for key, row in stages.items()))
 
@@ -97,21 +97,21 @@ def parse_pipeline(tree: Mapping[str, Any], path: str, name: str) -> Pipeline:
 def _stage(name: str, row: Any, image: str, path: str) -> Stage:
     where = f"stages.{name}"
     if not isinstance(row, Mapping):
-        raise BAD_FILE(path=path, cause=f"{where} must be a mapping")
+        raise BAD_PIPELINE(path=path, cause=f"{where} must be a mapping")
     known(row, _STAGE, path, where)
     works = [key for key in _WORKS if row.get(key) is not None]
     if len(works) != 1:
-        raise BAD_FILE(path=path, cause=f"{where} needs one of {', '.join(_WORKS)}" + (f", not {' and '.join(works)}" if works else ""))
+        raise BAD_PIPELINE(path=path, cause=f"{where} needs one of {', '.join(_WORKS)}" + (f", not {' and '.join(works)}" if works else ""))
     load = _load(row["load"], path, f"{where}.load") if works == ["load"] else None
     env = row.get("env") or {}
     if not isinstance(env, Mapping):
-        raise BAD_FILE(path=path, cause=f"{where}.env must be a mapping")
+        raise BAD_PIPELINE(path=path, cause=f"{where}.env must be a mapping")
     keep = _texts(row.get("keep"), path, f"{where}.keep")
     for one in keep:
         if one.startswith("/") or ".." in one.split("/"):
-            raise BAD_FILE(path=path, cause=f"{where}.keep: {one!r} must be a path below the project")
+            raise BAD_PIPELINE(path=path, cause=f"{where}.keep: {one!r} must be a path below the project")
     if keep and works not in (["run"], ["containers"]):
-        raise BAD_FILE(path=path, cause=f"{where}.keep: only what run or containers make can be kept")
+        raise BAD_PIPELINE(path=path, cause=f"{where}.keep: only what run or containers make can be kept")
     return Stage(
         name, _entries(name, row, works[0], image, path, where), str(row.get("dockunit") or ""),
         parse_stubs(row.get("stubs"), path, f"{where}.stubs"), str(row.get("compose") or ""),
@@ -128,10 +128,10 @@ def _entries(name: str, row: Mapping[str, Any], work: str, image: str, path: str
         return ()
     own = str(row.get("image") or image)
     if not own:
-        raise BAD_FILE(path=path, cause=f"{where} needs an image (its own, or one for all at the top)")
+        raise BAD_PIPELINE(path=path, cause=f"{where} needs an image (its own, or one for all at the top)")
     commands = _texts(row["run"], path, f"{where}.run")
     if not commands:
-        raise BAD_FILE(path=path, cause=f"{where}.run is empty")
+        raise BAD_PIPELINE(path=path, cause=f"{where}.run is empty")
     # Each command is told before it runs, and the first that fails ends the stage, as in CI.
     lines = [f"echo {_echoed(one)}; {{ {one}\n}} || exit" for one in commands]
     return (Entry(1, name, own, "\n".join(lines)),)
@@ -143,23 +143,23 @@ def _echoed(command: str) -> str:
 
 def _load(row: Any, path: str, where: str) -> Load:
     if not isinstance(row, Mapping):
-        raise BAD_FILE(path=path, cause=f"{where} must be a mapping")
+        raise BAD_PIPELINE(path=path, cause=f"{where} must be a mapping")
     known(row, _LOAD, path, where)
     url = str(row.get("url") or "")
     if not url.startswith("http://") or not url[7:].partition("/")[0]:
-        raise BAD_FILE(path=path, cause=f"{where}.url must be http://HOST[:PORT]/PATH")
+        raise BAD_PIPELINE(path=path, cause=f"{where}.url must be http://HOST[:PORT]/PATH")
     most = tuple((key, _number(row[key], path, f"{where}.{key}")) for key in ("p50", "p95", "p99") if key in row)
     seconds = _number(row.get("seconds", 10), path, f"{where}.seconds")
     clients = whole(row.get("clients", 4), MOST_CLIENTS, path, f"{where}.clients")
     if not seconds or not clients:
-        raise BAD_FILE(path=path, cause=f"{where}: seconds and clients must be more than 0")
+        raise BAD_PIPELINE(path=path, cause=f"{where}: seconds and clients must be more than 0")
     return Load(url, seconds, clients, most, _number(row.get("errors", 0), path, f"{where}.errors"),
                 _number(row.get("rate", 0), path, f"{where}.rate"))  # fmt: skip
 
 
 def _number(value: Any, path: str, where: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= MOST_SECONDS * 1000:
-        raise BAD_FILE(path=path, cause=f"{where} must be a number (of seconds, percent or requests)")
+        raise BAD_PIPELINE(path=path, cause=f"{where} must be a number (of seconds, percent or requests)")
     return float(value)
 
 
@@ -170,7 +170,7 @@ def _texts(value: Any, path: str, where: str) -> list[str]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, Iterable) or isinstance(value, Mapping) or not all(isinstance(one, str) for one in value):
-        raise BAD_FILE(path=path, cause=f"{where} must be a text or a list of texts")
+        raise BAD_PIPELINE(path=path, cause=f"{where} must be a text or a list of texts")
     return list(value)
 
 

@@ -172,12 +172,14 @@ async def test_a_restart_of_the_daemon_loses_no_packet(host, tmp_path: Path) -> 
     await controller.recover({}, {})
     await controller.connect(made.container_id, "a", "bridge", EndpointSettings())
     netns = (await controller.setup(made)).netns
-    ended, out, back = threading.Event(), list[str](), list[str]()
-    jobs = [host.inside(host.outside, lambda: echoed(OUTSIDE, ended)), host.inside(netns, lambda: echoed("0.0.0.0", ended))]
-    jobs.append(lambda: host.inside(netns, lambda: asking((OUTSIDE, 7000), ended, out)))
-    jobs.append(lambda: host.inside(host.outside, lambda: asking((HOST, 8080), ended, back)))
-    threads = [threading.Thread(target=job) for job in jobs]
-    for thread in threads:
+    asked, ended, out, back = threading.Event(), threading.Event(), list[str](), list[str]()
+    serving = [host.inside(host.outside, lambda: echoed(OUTSIDE, ended)), host.inside(netns, lambda: echoed("0.0.0.0", ended))]
+    asks = [
+        lambda: host.inside(netns, lambda: asking((OUTSIDE, 7000), asked, out)),
+        lambda: host.inside(host.outside, lambda: asking((HOST, 8080), asked, back)),
+    ]
+    servers, clients = ([threading.Thread(target=job) for job in jobs] for jobs in (serving, asks))
+    for thread in servers + clients:
         thread.start()
     try:
         for _ in range(5):
@@ -185,9 +187,10 @@ async def test_a_restart_of_the_daemon_loses_no_packet(host, tmp_path: Path) -> 
             controller = await Controller.open(host.root, host.run, NetworkSettings())
             await controller.recover({made.container_id: 1}, {made.container_id: made})
     finally:
-        ended.set()
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
+        for event, threads in ((asked, clients), (ended, servers)):  # the last question is answered, too
+            event.set()
+            for thread in threads:
+                await asyncio.to_thread(thread.join)
         await controller.forget(made.container_id)
         await controller.uninstall()
         await controller.close()
