@@ -4,7 +4,7 @@ One process serves all: a UDP and a TCP socket are opened inside each sandbox an
 ports of the kernel's choosing, and a table in the sandbox leads port 53 there, so that a name server in the container
 can have 0.0.0.0:53 to itself::
 
-    application -> 127.0.0.11:53 --nat output (table ip dockyard_dns)--> 127.0.0.11:PORT = our socket
+    application -> 127.0.0.11:53 --lo ingress (table netdev dockyard_dns)--> 127.0.0.11:PORT = our socket
 
 Known names are answered here (A, AAAA, PTR; another type of a known name is an empty answer, never forwarded). The rest
 goes to the container's or the host's servers, from inside the sandbox, so that its routes and address count; servers on

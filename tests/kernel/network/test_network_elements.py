@@ -77,16 +77,22 @@ def test_a_refused_transaction_changes_nothing(host) -> None:  # type: ignore[no
 
 def test_redirects_are_what_nft_says(host) -> None:  # type: ignore[no-untyped-def]
     rows = [Redirect("udp", "127.0.0.11", 53, 40001), Redirect("tcp", "127.0.0.11", 53, 40002)]
-    words = "\n".join(f"ip daddr {row.address} {row.protocol} dport 53 dnat to {row.address}:{row.to}" for row in rows)
-    host.nft(f"table ip theirs {{\nchain output {{\ntype nat hook output priority -100;\n{words}\n}}\n}}")
+    words = "\n".join(
+        f"ip daddr {row.address} {row.protocol} dport 53 {row.protocol} dport set {row.to}\n"
+        f"ip saddr {row.address} {row.protocol} sport {row.to} {row.protocol} sport set 53"
+        for row in rows
+    )
+    hook = "type filter hook ingress device lo priority 0;"
+    host.nft(f"table netdev theirs {{\nchain ingress {{\n{hook}\n{words}\n}}\n}}")
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
         assert redirects(netlink, "ours") == {}
         make_redirects(netlink, "ours", rows, anew=False)
-        assert host.nft("list table ip ours").replace("ours", "T") == host.nft("list table ip theirs").replace("theirs", "T")
+        ours, theirs = (host.nft(f"list table netdev {name}").replace(name, "T") for name in ("ours", "theirs"))
+        assert ours == theirs
         assert redirects(netlink, "ours") == {"udp": 40001, "tcp": 40002}
         make_redirects(netlink, "ours", rows[:1], anew=True)
         assert redirects(netlink, "ours") == {"udp": 40001}
-    host.nft("delete table ip ours\ndelete table ip theirs")
+    host.nft("delete table netdev ours\ndelete table netdev theirs")
 
 
 async def test_many_descriptors_do_not_end_the_daemon(host, controller: Controller, start) -> None:  # type: ignore[no-untyped-def]
