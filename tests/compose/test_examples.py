@@ -1,4 +1,5 @@
-"""The example applications as Compose files, old and new: built, brought up, asked over HTTP, hurt, and well again.
+"""The example applications: as Compose files, old and new, built, brought up, asked over HTTP, hurt, and well again; and their
+images through every door of the builder.
 
 Every failure is made by ``dockyard chaos``, whose report says when it was seen and when all was well again. The builds
 install Debian packages, for which the private engine has a port that leads to the mirror.
@@ -6,6 +7,7 @@ install Debian packages, for which the private engine has a port that leads to t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from dockyard.testing import buildkit
+from dockyard.testing.balanced import free_port
 from dockyard.testing.engines import PrivateEngine, private_engine
 from dockyard.testing.uplink import uplink
 
@@ -151,3 +155,67 @@ def test_lemp(application: Callable[[str, str], Application], file: str) -> None
     guests.expect("- Ada", "/")
     _seen_and_healed(guests.hurt("pause", "web"))
     guests.expect("- Ada", "/")
+
+
+async def _through(door: str, engine: PrivateEngine, config: Path, context: Path) -> list[str]:
+    """The layers of the image that this door builds of ``context``, and what it was told."""
+    tag, proxy = "built", json.loads((config / "config.json").read_text())["proxies"]["default"]["httpProxy"]
+    if door == "BuildKit":
+        async with buildkit.connected(str(engine.socket), context) as client:
+            await client.build({"build-arg:http_proxy": proxy}, [("moby", {"name": tag})])
+    else:
+        words = {"POST /build": ["docker"], "dockyard build": [sys.executable, "-m", "dockyard.cli"]}[door]
+        environ = os.environ | {"DOCKER_HOST": engine.host, "DOCKER_CONFIG": str(config), "DOCKER_BUILDKIT": "0"}
+        command = engine.inside(*words, "build", "-q", "-t", tag, str(context))
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environ, capture_output=True, text=True, timeout=LIMIT
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    layers: list[str] = json.loads(engine.docker("image", "inspect", tag).stdout)[0]["RootFS"]["Layers"]
+    return layers
+
+
+@pytest.mark.parametrize("example", ["cowsay", "node-redis", "rails", "lemp"])
+async def test_every_door_finds_what_another_has_built(engine: PrivateEngine, config: Path, example: str) -> None:
+    """One solver stands behind POST /build, BuildKit's protocol and ``dockyard build``: cold through the first, the same
+    layers through the others, which would differ in their times if any step ran again."""
+    contexts = sorted(path.parent for path in (EXAMPLES / example).rglob("Dockerfile"))
+    for number, context in enumerate(contexts):
+        doors = ["POST /build", "BuildKit", "dockyard build"]
+        first, *others = doors[number % 3 :] + doors[: number % 3]
+        layers = await _through(first, engine, config, context)
+        for door in others:
+            assert await _through(door, engine, config, context) == layers, f"{door} after {first}: {context.name}"
+
+
+def test_cowsay_is_built_tagged_pushed_and_pulled_back(engine: PrivateEngine, config: Path, tmp_path: Path) -> None:
+    asyncio.run(_through("POST /build", engine, config, EXAMPLES / "cowsay"))
+    place, environ = (
+        f"127.0.0.1:{free_port()}",
+        os.environ | {"DOCKER_HOST": engine.host, "DOCKER_CONFIG": str(tmp_path)},
+    )
+    name = f"{place}/ada/cowsay:1"
+
+    def run(*words: str, told: str | None = None) -> str:
+        done = subprocess.run(words, env=environ, input=told, capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    registry = [sys.executable, "-m", "dockyard.cli", "registry", "--data", str(tmp_path / "registry")]
+    run(*registry, "user", "add", "ada", "--password-stdin", told="a long password")
+    serving = subprocess.Popen(engine.inside(*registry, "serve", "--listen", place), stderr=subprocess.DEVNULL)
+    try:
+        run(
+            *engine.inside(
+                "curl", "-s", "--retry", "50", "--retry-connrefused", "--retry-delay", "1", f"http://{place}/health"
+            )
+        )
+        run("docker", "login", "-u", "ada", "--password-stdin", place, told="a long password")
+        run("docker", "tag", "built", name)
+        assert "digest: sha256:" in run("docker", "push", name)
+        run("docker", "rmi", name, "built")
+        assert "< moo >" in run("docker", "run", "--rm", name, "moo")
+        assert "||----w |" in run("docker", "run", "--rm", name), "a fortune"
+    finally:
+        serving.terminate()
+        serving.wait()

@@ -127,7 +127,7 @@ def _content(file: int) -> bytes:
     return os.pread(file, OUTPUT_LIMIT, 0)
 
 
-def strays(name: str) -> dict[int, bool]:
+def strays(name: str = "") -> dict[int, bool]:
     """Children that nobody here spawned (orphans that came to a subreaper) and whose name begins with ``name``: pid ->
     whether it has ended and waits to be reaped."""
     found = {}

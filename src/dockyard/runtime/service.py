@@ -59,6 +59,8 @@ EXIT_DIR = "exits"
 RECORD = "supervised.json"
 EXECS = "execs"
 """Below the state directory and not in the bundle: a full disk must not keep anybody from looking around."""
+SWEEP = 10.0
+"""Seconds between two looks for orphans that have ended."""
 
 
 class Runtime:
@@ -78,9 +80,12 @@ class Runtime:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="runtime")
         self._inotify = Inotify(asyncio.get_running_loop())
         self._inotify.watch(self._exits, MOVED_TO | CLOSE_WRITE, self._exit_file)
+        self._orphans: set[int] = set()
+        self._sweep()
 
     async def close(self) -> None:
         """Lets go of everything; containers go on under their conmons."""
+        self._sweeping.cancel()
         for task in self._tasks.values():
             task.close()
         for session in list(self._execs):
@@ -91,6 +96,15 @@ class Runtime:
 
     def ids(self) -> list[str]:
         return list(self._tasks)
+
+    def _sweep(self) -> None:
+        """A subreaper gets orphans that nobody here waits for: conmon's exit command after a start that failed, the first
+        process of a build step that was killed. Those that have ended by two looks are reaped."""
+        ended = {pid for pid, over in process.strays().items() if over} - {each.pid for each in self._execs}
+        for pid in ended & self._orphans:
+            process.reap(pid)
+        self._orphans = ended
+        self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

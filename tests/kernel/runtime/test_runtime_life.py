@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from dockyard.errors import Conflict, NotFound, System
+from dockyard.kernel.process import strays
 from dockyard.runtime import Alive, Exit, Lost, Runtime
 
 pytestmark = pytest.mark.root
@@ -51,6 +52,20 @@ async def test_missing_program_is_dockers_sentence(runtime, box):
     container, bundle, spec = box.spec("nope")
     with pytest.raises(System, match=r'OCI runtime create failed: .*exec: "nope": executable file not found in \$PATH'):
         await runtime.create(container, bundle, spec)
+
+
+async def test_orphans_that_have_ended_are_reaped(runtime, box, monkeypatch):
+    """A failed start leaves conmon's exit command to us; a daemon that keeps such zombies runs out of process numbers."""
+    monkeypatch.setattr("dockyard.runtime.service.SWEEP", 0.2)
+    runtime._sweep()
+    container, bundle, spec = box.spec("nope")
+    with pytest.raises(System):
+        await runtime.create(container, bundle, spec, exit_command=("/bin/sh", "-c", "sleep 1"))
+    (orphan,) = strays()
+    for _ in range(100):
+        if orphan in strays():
+            await asyncio.sleep(0.1)
+    assert orphan not in strays()
 
 
 async def test_paused_container_dies_when_killed(runtime, box):

@@ -98,7 +98,7 @@ def build(shell: Shell, options: Options) -> int:
     if _needs_session(options) or _cached_elsewhere(shell, options):
         return _over_buildkit(shell, options, place)
     pairs, body = _input(options, place)
-    query = "&".join(f"{name}={quote(value)}" for name, value in [*pairs, *_wishes(options)])
+    query = "&".join(f"{name}={quote(value)}" for name, value in [*pairs, *_wishes(options, _arguments(shell, options))])
     headers = {"Content-Type": "application/x-tar", "X-Registry-Config": _credentials()}
     messages = shell.client.objects("POST", f"/build?{query}", None, body, headers=headers, timeout=PATIENCE)
     if options.on("json"):
@@ -136,7 +136,7 @@ def _over_buildkit(shell: Shell, options: Options, place: str) -> int:
     from dockyard.cli.buildkit.wish import wish_of
 
     with ExitStack() as stack:
-        wish = wish_of(options, place, build_args(options.all("build-arg")), stack)
+        wish = wish_of(options, place, _arguments(shell, options), stack)
         to_stdout = any(output.dest == "-" for output in wish.outputs)
         if to_stdout and shell.on_terminal:
             raise Refusal("refusing to write an archive to a terminal: --output type=...,dest=FILE, or redirect")
@@ -203,11 +203,11 @@ def _local(options: Options, place: str) -> LocalContext:
     return open_context(place, file, sys.stdin.buffer.read() if file == "-" else None)
 
 
-def _wishes(options: Options) -> list[tuple[str, str]]:
+def _wishes(options: Options, arguments: dict[str, str | None]) -> list[tuple[str, str]]:
     """Flags as the query of POST /build. Raises UsageError."""
     out = [("t", tag) for tag in options.all("tag")] + [("extrahosts", host) for host in options.all("add-host")]
     documents: list[tuple[str, Any]] = [
-        ("buildargs", build_args(options.all("build-arg"))), ("labels", _pairs(options.all("label"))),
+        ("buildargs", arguments), ("labels", _pairs(options.all("label"))),
         ("cachefrom", options.all("cache-from")), ("cacheto", options.all("cache-to")),
         ("ulimits", [_ulimit(word) for word in options.all("ulimit")]),
         ("securityopt", options.all("security-opt")),
@@ -226,6 +226,15 @@ def _wishes(options: Options) -> list[tuple[str, str]]:
     if not options.on("quiet"):
         out.append(("steps", "1"))
     return out
+
+
+def _arguments(shell: Shell, options: Options) -> dict[str, str | None]:
+    """With the proxies of config.json, as for containers."""
+    from dockyard.cli.request.values import proxies
+    from dockyard.client.endpoint import config_dir, read_config
+
+    words = options.all("build-arg")
+    return build_args([*words, *proxies(read_config(config_dir(os.environ)), shell.client.endpoint.host, words)])
 
 
 def build_args(words: Iterable[str]) -> dict[str, str | None]:
