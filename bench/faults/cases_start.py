@@ -165,9 +165,9 @@ def shop_works(lab: Lab) -> bool:
         return [int(lab.inspect(name)["RestartCount"]) for name in ("db", "api", "gateway")]
 
     before = restarts()
-    time.sleep(2.5)
-    running = all(lab.inspect(name)["State"]["Running"] for name in ("db", "api", "gateway"))
-    return running and restarts() == before
+    time.sleep(4)  # longer than one of them takes to fail
+    states = [lab.inspect(name)["State"] for name in ("db", "api", "gateway")]
+    return all(state["Running"] and not state["Restarting"] for state in states) and restarts() == before
 
 
 def _db(action: str) -> Callable[[Lab], None]:

@@ -233,7 +233,7 @@ def _host_config(ground: Ground, cited: Evidence, match: re.Match[str]) -> tuple
 def _events(ground: Ground, cited: Evidence, _: re.Match[str]) -> tuple[bool, str]:
     """Two kills, the second with 9, as far apart as it says."""
     key = ground.subject["Id"]
-    lines = ground.curl(f"http://d/events?since=0&until={time.time():.0f}").decode().splitlines()
+    lines = ground.curl(f"http://d/events?since=0&until={time.time():.6f}").decode().splitlines()
     kills = [row for row in map(json.loads, lines) if row.get("Action") == "kill" and row["Actor"]["ID"] == key]
     first, last = kills[-2:]
     waited = (last["timeNano"] - first["timeNano"]) / 1e9

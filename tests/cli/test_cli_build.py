@@ -66,7 +66,7 @@ def test_a_dockerfile_from_elsewhere_travels_under_a_spare_name(folder: Path, tm
 def wishes(*words: str) -> dict[str, list[str]]:
     options = flags.parse(flags.declared(build.FLAGS["build"]), [*words, "."])
     found: dict[str, list[str]] = {}
-    for name, value in build._wishes(options):
+    for name, value in build._wishes(options, build.build_args(options.all("build-arg"))):
         found.setdefault(name, []).append(value)
     return found
 

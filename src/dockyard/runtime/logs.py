@@ -4,6 +4,9 @@ Files, oldest first: ``log.2``, ``log.1``, ``log`` (the one that conmon writes).
 by descriptor, so a rotation under its feet loses nothing: when a newer file exists, the old one is complete, is read to
 its end, and the next newer one follows. Reading is driven by the consumer: a follower that does not read costs one
 descriptor and no memory. Waiting is by inotify.
+
+A log may be damaged: who truncates it under conmon leaves a hole of any size, a power failure leaves zeros. Holes are not read,
+zeros before a line are passed over, and no line is longer in memory than ``MAX_LINE``.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ async def read_logs(
                 stack.callback(signs.close)
             async for lines in reader.blocks(signs, ended, wish.until):
                 for raw in lines:
-                    line = parse_line(raw)
+                    line = parse_line(raw.lstrip(b"\0"))
                     if line is None or line.ts < wish.since or line.stream not in streams:
                         continue
                     if wish.until and line.ts > wish.until:
@@ -157,7 +160,7 @@ class _Reader:
         """[] at the end of the file (for now)."""
         while self._fd >= 0:
             loop = asyncio.get_running_loop()
-            block = await loop.run_in_executor(self._threads, os.pread, self._fd, BLOCK, self._at)
+            block, self._at = await loop.run_in_executor(self._threads, _next_data, self._fd, self._at)
             if not block:
                 break
             self._at += len(block)
@@ -189,6 +192,16 @@ class _Reader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _next_data(fd: int, at: int) -> tuple[bytes, int]:
+    """A block from the next place that is no hole, and where it begins; b"" at the end."""
+    size = os.fstat(fd).st_size  # before looking: what comes meanwhile is beyond it
+    try:
+        at = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError:  # ENXIO: only a hole is left, or nothing
+        return b"", max(at, size)
+    return os.pread(fd, BLOCK, at), at
 
 
 def _newer(names: list[str], fd: int) -> str | None:
@@ -242,19 +255,31 @@ def _backwards(fd: int, lines: int, *, newest: bool = True) -> tuple[int, int]:
 
 
 def _entries_backwards(fd: int) -> Iterator[tuple[int, bytes]]:
-    """Offset and content of each entry, the last first."""
+    """Offset and content of each entry, the last first; of one that is too long the beginning."""
     position, rest = os.fstat(fd).st_size, b""
     while position > 0:
-        size = min(BLOCK, position)
-        position -= size
-        rest, *entries = (os.pread(fd, size, position) + rest).split(b"\n")
-        offset = position + len(rest) + 1 + sum(map(len, entries)) + len(entries)
+        end, position = position, max(0, position - BLOCK)
+        if _is_hole(fd, position, end):
+            rest, entries, offset = b"", [rest], end + len(rest) + 1
+        else:
+            rest, *entries = (os.pread(fd, end - position, position) + rest).split(b"\n")
+            offset = position + len(rest) + 1 + sum(map(len, entries)) + len(entries)
+        if rest.startswith(b"\0"):  # zeros end an entry, too
+            rest, entries = b"", [rest, *entries]
         for entry in reversed(entries):
             offset -= len(entry) + 1
-            if entry:
-                yield offset, entry
+            if bare := entry.lstrip(b"\0"):
+                yield offset + len(entry) - len(bare), bare
+        rest = rest if len(rest) <= MAX_LINE else b""
     if rest:
         yield 0, rest
+
+
+def _is_hole(fd: int, begin: int, end: int) -> bool:
+    try:
+        return os.lseek(fd, begin, os.SEEK_DATA) >= end
+    except OSError:  # ENXIO: no data from there on
+        return True
 
 
 def _first_since(fd: int, since: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -62,3 +63,26 @@ async def test_no_log(runtime, box):
     assert [frame.data async for frame in client.frames()] == [b"hello\n"]
     with pytest.raises(NotImplementedYet, match="configured logging driver does not support reading"):
         runtime.logs(container, "", LogWish())
+
+
+@pytest.mark.parametrize("damage", ["hole", "zeros", "no end of line"])
+async def test_a_damaged_log_costs_no_memory_and_no_line(runtime, tmp_path, damage):
+    """What a truncation under conmon leaves (a hole), a power failure (zeros), and a line without an end."""
+    log, size = tmp_path / "log", (4 << 30) if damage == "hole" else (48 << 20)
+    stamp = b"2023-11-14T22:13:20Z stdout F "
+    with log.open("wb") as file:
+        file.write(stamp + b"before\n")
+        if damage == "hole":
+            file.seek(size)
+        else:
+            for _ in range(size >> 20):
+                file.write((b"x" if damage == "no end of line" else b"\0") * (1 << 20))
+        file.write(b"\n" * (damage == "no end of line") + stamp + b"one\n" + stamp + b"two\n")
+    tracemalloc.start()
+    try:
+        for tail, expected in ((1, [b"two\n"]), (2, [b"one\n", b"two\n"]), (-1, [b"before\n", b"one\n", b"two\n"])):
+            assert await texts(runtime.logs("gone", str(log), LogWish(tail=tail))) == expected
+        assert (await texts(runtime.logs("gone", str(log), LogWish(tail=4))))[-2:] == [b"one\n", b"two\n"]
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()

@@ -431,7 +431,7 @@ RULES = (
         "neighbours off.",
         same_bridge_dropped,
         ("networks", "firewall", "host_net"),
-        causes=("NET-00",),
+        causes=("NET-00", "CMP-10", "CTR-16"),
         messages=_TIMEOUT,
         decides="the forward hook for bridge to bridge",
     ),
