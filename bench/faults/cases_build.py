@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.faults.case import Case, Step
 from bench.faults.cases_refused import explained
+from bench.faults.cases_start import elf
 from bench.faults.lab import IMAGE, Lab
 from dockyard.doctor.collect.build import build_facts
 from dockyard.doctor.examine import examine
@@ -75,6 +76,12 @@ def build(label: str, rule: str, name: str, good: dict[str, str], bad: dict[str,
                 **{"diagnose": about_build, **more})  # fmt: skip
 
 
+def _other_cpu(lab: Lab) -> None:
+    """An image whose programs are for arm64; its label of the platform says so."""
+    lab.load_image("foreign:latest", {"bin/busybox": (elf(machine=183), 0o755)}, platform="linux/arm64")
+    directory(Dockerfile="FROM --platform=linux/arm64 foreign\nRUN true\n")(lab)
+
+
 _COPY = {"Dockerfile": "FROM IMAGE\nCOPY app.conf /etc/\n", "app__conf": "x\n"}
 _RUN = {"Dockerfile": "FROM IMAGE\nRUN true\n"}
 CASES = [
@@ -83,5 +90,6 @@ CASES = [
     build("BLD-01/outside", "BLD-01", "../app.conf", _COPY, {**_COPY, "Dockerfile": "FROM IMAGE\nCOPY ../app.conf /etc/\n"},
           engines=("dockerd",)),  # Dockyard, as BuildKit, takes it from the top of the context
     Case("BLD-02", "", directory(**_COPY), small, _grow, _shrink, diagnose=about_build),
+    Case("BLD-06", "line 2", directory(**_RUN), builds, _other_cpu, directory(**_RUN), diagnose=about_build),
     build("BLD-04", "BLD-04", "RUN", _RUN, {"Dockerfile": "FROM IMAGE\nRUN nothere --flag\n"}, diagnose=explained),
 ]

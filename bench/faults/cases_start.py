@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.faults.case import Case
+from bench.faults.case import Case, Step
 from bench.faults.lab import IMAGE, Lab, wait
 from dockyard.errors import DockyardError
 
@@ -57,7 +57,7 @@ def settings(label: str, rule: str = "", also: tuple[str, ...] = (), **broken: A
     return Case(rule or label, "app", good_spec, app, spec(**broken), good_spec, name=label, also=frozenset(also))
 
 
-def _elf(machine: int | None = None, loader: bytes = b"") -> bytes:
+def elf(machine: int | None = None, loader: bytes = b"") -> bytes:
     """busybox with another e_machine, or a minimal ELF with this PT_INTERP."""
     if machine is not None:
         data = bytearray(Path("/bin/busybox").read_bytes())
@@ -181,15 +181,39 @@ def _db(action: str) -> Callable[[Lab], None]:
     return step
 
 
+def _started_with(warm_up: str) -> Step:
+    """A database and a client that compose starts right after it, as its label says; then time for both."""
+
+    def step(lab: Lab) -> None:
+        for name in ("db", "api"):
+            lab.remove(name)
+        _compose(lab, "db", "", f"{warm_up}; exec httpd -f -p 5432 -h /")
+        time.sleep(0.5)
+        _compose(lab, "api", "db", "wget -q -O /dev/null http://db:5432/etc/passwd || exit 1; exec sleep 1000")
+        time.sleep(3)
+
+    return step
+
+
+def _network_and(step: Step) -> Step:
+    def both(lab: Lab) -> None:
+        lab.network("shop")
+        step(lab)
+
+    return both
+
+
 CASES = [
+    Case("CMP-01", "api", _network_and(_started_with("true")), lambda lab: bool(lab.inspect("api")["State"]["Running"]),
+         _started_with("sleep 3"), _started_with("true")),
     entry("CTR-02/mode", GOOD, 0o644, "CTR-02"),
     Case("CTR-02", "app", good_spec, app, spec(Entrypoint=["/app"]), good_spec, name="CTR-02/directory"),
     settings("CTR-03", Entrypoint=["nothere", "--serve"]),
     settings("CTR-03/in-shell", "CTR-03", Entrypoint=["sh", "-c", "nothere --serve"]),
     entry("CTR-04", GOOD.replace(b"\n", b"\r\n")),
     entry("CTR-05", GOOD.replace(b"/bin/sh", b"/bin/bash")),
-    entry("CTR-06", _elf(loader=b"/lib64/ld-linux-x86-64.so.2\0")),
-    entry("CTR-08", _elf(machine=183)),
+    entry("CTR-06", elf(loader=b"/lib64/ld-linux-x86-64.so.2\0")),
+    entry("CTR-08", elf(machine=183)),
     entry("CTR-09/no-shebang", b"exec sleep 1000\n", rule="CTR-09"),
     entry("CTR-09/bom", b"\xef\xbb\xbf" + GOOD, rule="CTR-09"),
     entry("CTR-09/empty", b"", rule="CTR-09"),

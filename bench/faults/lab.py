@@ -167,9 +167,9 @@ class Lab:
 
     # What cases do with the engine ---------------------------------------------------------------------------------
 
-    def load_image(self, name: str = IMAGE, files: dict[str, tuple[bytes, int]] | None = None) -> None:
+    def load_image(self, name: str = IMAGE, files: dict[str, tuple[bytes, int]] | None = None, **query: str) -> None:
         repository, _, tag = name.partition(":")
-        query = {"fromSrc": "-", "repo": repository, "tag": tag or "latest"}
+        query = {"fromSrc": "-", "repo": repository, "tag": tag or "latest", **query}
         self.client.request("POST", "/images/create", query, rootfs(files or {}))
 
     def run(self, name: str, command: list[str] | None = None, *, start: bool = True, **spec: Any) -> str:
@@ -260,7 +260,8 @@ def rootfs(files: dict[str, tuple[bytes, int]]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name in ("bin", "etc", "tmp", "dev", "proc", "sys", "app"):
             _add(tar, name, b"", 0o1777 if name == "tmp" else 0o755, tarfile.DIRTYPE)
-        _add(tar, "bin/busybox", Path(shutil.which("busybox") or "/bin/busybox").read_bytes(), 0o755)
+        busybox = Path(shutil.which("busybox") or "/bin/busybox").read_bytes()
+        files = {"bin/busybox": (busybox, 0o755), **files}
         for applet in APPLETS:
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"

@@ -59,13 +59,17 @@ async def test_orphans_that_have_ended_are_reaped(runtime, box, monkeypatch):
     monkeypatch.setattr("dockyard.runtime.service.SWEEP", 0.2)
     runtime._sweep()
     container, bundle, spec = box.spec("nope")
+    before = set(strays("sh"))
     with pytest.raises(System):
         await runtime.create(container, bundle, spec, exit_command=("/bin/sh", "-c", "sleep 1"))
-    (orphan,) = strays()
+    seen: set[int] = set()
     for _ in range(100):
-        if orphan in strays():
-            await asyncio.sleep(0.1)
-    assert orphan not in strays()
+        seen |= set(strays("sh")) - before
+        if seen and not seen & set(strays("sh")):
+            break
+        await asyncio.sleep(0.05)
+    assert seen
+    assert not seen & set(strays("sh"))
 
 
 async def test_paused_container_dies_when_killed(runtime, box):

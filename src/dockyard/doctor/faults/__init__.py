@@ -19,7 +19,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "storage": ("disk",),
     "resources": ("limits",),
     "privileges": ("access",),
-    "start": ("exec", "ends"),
+    "start": ("exec", "ends", "depends"),
     "registry": ("reach",),
     "build": ("context",),
     "requests": ("refused", "compose"),

@@ -113,6 +113,29 @@ def missing_tool(view: View) -> Iterator[Finding]:
                   fix=Fix(f"install {name} in an earlier RUN, or take it with COPY --from from a stage that has it"))  # fmt: skip
 
 
+_PLATFORM = re.compile(r"--platform=(?P<platform>[a-z0-9]+/[a-z0-9]+)")
+
+
+def foreign_platform(view: View) -> Iterator[Finding]:
+    """A stage for another kind of CPU that runs something, and no emulator for it."""
+    runnable = (_text(view, "platforms") or "").split()
+    stage: tuple[int, str] | None = None
+    for number, word, rest in instructions(_text(view, "Dockerfile") or ""):
+        if word == "FROM":
+            named = _PLATFORM.search(rest)
+            foreign = named is not None and not any(item.startswith(named["platform"]) for item in runnable)
+            stage = (number, named["platform"]) if named and foreign else None
+        elif word == "RUN" and stage and runnable:
+            line, platform = stage
+            seen = [Evidence("file", f"Dockerfile line {line}", f"--platform={platform}", f"--platform={runnable[0]}"),
+                    Evidence("file", "/proc/sys/fs/binfmt_misc", "no handler", f"a handler for {platform}")]  # fmt: skip
+            yield finding("BLD-06", "a stage for another kind of CPU runs programs", Object("build", f"line {number}"),
+                          f'RUN ends with "exec format error": this machine runs {", ".join(runnable)}', seen,
+                          fix=Fix(f"take --platform off, or --platform=$BUILDPLATFORM for a stage that only makes files; or "
+                                  f"install an emulator for {platform} (Debian: qemu-user-static)"))  # fmt: skip
+            stage = None
+
+
 def big_context(view: View) -> Iterator[Finding]:
     facts = {key.removeprefix("context:"): fact for key, fact in view.facts.files.items() if key.startswith("context:")}
     ignore = [line.strip() for line in (_text(view, ".dockerignore") or "").splitlines() if line.strip()]
@@ -154,6 +177,16 @@ def stale_lists(view: View) -> Iterator[Finding]:
 
 _NEEDS = ("files",)
 RULES = (
+    Rule(
+        "BLD-06",
+        "a stage for another kind of CPU runs programs",
+        "RUN executes the stage's own programs; those of another CPU need an emulator that the kernel knows (binfmt_misc).",
+        foreign_platform,
+        _NEEDS,
+        lookalikes=("CTR-08", "CTR-09"),
+        messages=(r"exec format error",),
+        decides="dockyard doctor build DIR: --platform of the stage against /proc/sys/fs/binfmt_misc",
+    ),
     Rule(
         "BLD-01",
         "a file to copy is not in the build context",
