@@ -181,31 +181,32 @@ def _db(action: str) -> Callable[[Lab], None]:
     return step
 
 
-def _started_with(warm_up: str) -> Step:
-    """A database and a client that compose starts right after it, as its label says; then time for both."""
+def _database(warm_up: int, *, waited_for: bool) -> Step:
+    """A database that listens after so many seconds, and a client that is started when it listens, or at once."""
+
+    def listens(lab: Lab) -> bool:
+        return lab.exec("db", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:5432/etc/passwd")
 
     def step(lab: Lab) -> None:
         for name in ("db", "api"):
             lab.remove(name)
-        _compose(lab, "db", "", f"{warm_up}; exec httpd -f -p 5432 -h /")
-        time.sleep(0.5)
+        _compose(lab, "db", "", f"sleep {warm_up}; exec httpd -f -p 5432 -h /")
+        if waited_for:
+            wait(lambda: listens(lab), 10)
         _compose(lab, "api", "db", "wget -q -O /dev/null http://db:5432/etc/passwd || exit 1; exec sleep 1000")
-        time.sleep(3)
+        wait(lambda: listens(lab), 10)
 
     return step
 
 
-def _network_and(step: Step) -> Step:
-    def both(lab: Lab) -> None:
-        lab.network("shop")
-        step(lab)
-
-    return both
+def _with_network(lab: Lab) -> None:
+    lab.network("shop")
+    _database(0, waited_for=True)(lab)
 
 
 CASES = [
-    Case("CMP-01", "api", _network_and(_started_with("true")), lambda lab: bool(lab.inspect("api")["State"]["Running"]),
-         _started_with("sleep 3"), _started_with("true")),
+    Case("CMP-01", "api", _with_network, lambda lab: bool(lab.inspect("api")["State"]["Running"]),
+         _database(3, waited_for=False), _database(0, waited_for=True)),
     entry("CTR-02/mode", GOOD, 0o644, "CTR-02"),
     Case("CTR-02", "app", good_spec, app, spec(Entrypoint=["/app"]), good_spec, name="CTR-02/directory"),
     settings("CTR-03", Entrypoint=["nothere", "--serve"]),

@@ -158,7 +158,7 @@ def test_lemp(application: Callable[[str, str], Application], file: str) -> None
 
 
 async def _through(door: str, engine: PrivateEngine, config: Path, context: Path) -> list[str]:
-    """The layers of the image that this door builds of ``context``, and what it was told."""
+    """The layers of the image that this door builds of ``context``."""
     tag, proxy = "built", json.loads((config / "config.json").read_text())["proxies"]["default"]["httpProxy"]
     if door == "BuildKit":
         async with buildkit.connected(str(engine.socket), context) as client:
@@ -177,8 +177,8 @@ async def _through(door: str, engine: PrivateEngine, config: Path, context: Path
 
 @pytest.mark.parametrize("example", ["cowsay", "node-redis", "rails", "lemp"])
 async def test_every_door_finds_what_another_has_built(engine: PrivateEngine, config: Path, example: str) -> None:
-    """One solver stands behind POST /build, BuildKit's protocol and ``dockyard build``: cold through the first, the same
-    layers through the others, which would differ in their times if any step ran again."""
+    """One solver stands behind POST /build, BuildKit's protocol and ``dockyard build``: a step that ran again would make files
+    with other times, and so another layer."""
     contexts = sorted(path.parent for path in (EXAMPLES / example).rglob("Dockerfile"))
     for number, context in enumerate(contexts):
         doors = ["POST /build", "BuildKit", "dockyard build"]
@@ -190,11 +190,9 @@ async def test_every_door_finds_what_another_has_built(engine: PrivateEngine, co
 
 def test_cowsay_is_built_tagged_pushed_and_pulled_back(engine: PrivateEngine, config: Path, tmp_path: Path) -> None:
     asyncio.run(_through("POST /build", engine, config, EXAMPLES / "cowsay"))
-    place, environ = (
-        f"127.0.0.1:{free_port()}",
-        os.environ | {"DOCKER_HOST": engine.host, "DOCKER_CONFIG": str(tmp_path)},
-    )
+    place = f"127.0.0.1:{free_port()}"
     name = f"{place}/ada/cowsay:1"
+    environ = os.environ | {"DOCKER_HOST": engine.host, "DOCKER_CONFIG": str(tmp_path)}
 
     def run(*words: str, told: str | None = None) -> str:
         done = subprocess.run(words, env=environ, input=told, capture_output=True, text=True, timeout=LIMIT)
@@ -205,11 +203,8 @@ def test_cowsay_is_built_tagged_pushed_and_pulled_back(engine: PrivateEngine, co
     run(*registry, "user", "add", "ada", "--password-stdin", told="a long password")
     serving = subprocess.Popen(engine.inside(*registry, "serve", "--listen", place), stderr=subprocess.DEVNULL)
     try:
-        run(
-            *engine.inside(
-                "curl", "-s", "--retry", "50", "--retry-connrefused", "--retry-delay", "1", f"http://{place}/health"
-            )
-        )
+        patient = ("--retry", "50", "--retry-connrefused", "--retry-delay", "1")
+        run(*engine.inside("curl", "-s", *patient, f"http://{place}/health"))
         run("docker", "login", "-u", "ada", "--password-stdin", place, told="a long password")
         run("docker", "tag", "built", name)
         assert "digest: sha256:" in run("docker", "push", name)

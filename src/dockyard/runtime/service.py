@@ -60,13 +60,13 @@ RECORD = "supervised.json"
 EXECS = "execs"
 """Below the state directory and not in the bundle: a full disk must not keep anybody from looking around."""
 SWEEP = 10.0
-"""Seconds between two looks for orphans that have ended."""
 
 
 class Runtime:
-    """One for each daemon. ``state_dir`` lives as long as the boot (below /run); bundles may live anywhere."""
+    """One for each daemon. ``state_dir`` lives as long as the boot (below /run); bundles may live anywhere. ``sweep``: seconds
+    between two looks for orphans that have ended."""
 
-    def __init__(self, facts: HostFacts, state_dir: str) -> None:
+    def __init__(self, facts: HostFacts, state_dir: str, *, sweep: float = SWEEP) -> None:
         self.facts = facts
         self._state_dir = state_dir
         self._exits = f"{state_dir}/{EXIT_DIR}"
@@ -81,6 +81,7 @@ class Runtime:
         self._inotify = Inotify(asyncio.get_running_loop())
         self._inotify.watch(self._exits, MOVED_TO | CLOSE_WRITE, self._exit_file)
         self._orphans: set[int] = set()
+        self._pause = sweep
         self._sweep()
 
     async def close(self) -> None:
@@ -104,7 +105,7 @@ class Runtime:
         for pid in ended & self._orphans:
             process.reap(pid)
         self._orphans = ended
-        self._sweeping = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+        self._sweeping = asyncio.get_running_loop().call_later(self._pause, self._sweep)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +57,23 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def host_facts() -> HostFacts:
-    import asyncio
-
     return asyncio.run(probe())
 
 
 @pytest.fixture
-def no_leaks() -> Iterator[None]:
+async def no_leaks() -> AsyncIterator[None]:
     before = tree_state()
     yield
-    for _ in range(50):  # a conmon ends a moment after its container is gone
+    for _ in range(50):  # a conmon ends a moment after its container is gone, and is reaped on this loop
         if tree_state() == before:
             break
-        time.sleep(0.1)
+        await asyncio.sleep(0.1)
     assert tree_state() == before
 
 
 @pytest.fixture
 async def runtime(tmp_path: Path, host_facts: HostFacts, no_leaks: None) -> AsyncIterator[Runtime]:
-    one = Runtime(host_facts, str(tmp_path / "dockyard-test-state"))
+    one = Runtime(host_facts, str(tmp_path / "dockyard-test-state"), sweep=0.2)
     yield one
     for container in one.ids():
         await one.delete(container, force=True)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from dockyard.doctor.facts import Facts, FileFact
-from dockyard.kernel.binfmt import emulated
+from dockyard.kernel.binfmt import emulated, native
 
 MAX_FILES = 200_000
 MAX_DOCKERFILE = 1 << 20
@@ -15,7 +15,7 @@ MAX_DOCKERFILE = 1 << 20
 
 def build_facts(directory: str) -> Facts:
     """Facts with only the section ``files``: keys "build:Dockerfile", "build:.dockerignore", "context:<path>", and
-    "build:platforms" with those whose programs run here, one a line, this machine's own first."""
+    "build:platforms" and "build:emulators" with those whose programs run here at all, and by an emulator, one a line."""
     root = Path(directory)
     files: dict[str, FileFact] = {}
     for name in ("Dockerfile", ".dockerignore"):
@@ -24,8 +24,8 @@ def build_facts(directory: str) -> Facts:
             files[f"build:{name}"] = FileFact(name, "file", size=len(data), head=data)
         except OSError:
             files[f"build:{name}"] = FileFact(name, error="ENOENT")
-    here = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}.get(os.uname().machine, f"linux/{os.uname().machine}")
-    files["build:platforms"] = FileFact("platforms", "list", head="\n".join([here, *emulated()]).encode())
+    for name, platforms in (("platforms", [*native(), *emulated()]), ("emulators", emulated())):
+        files[f"build:{name}"] = FileFact(name, "list", head="\n".join(platforms).encode())
     count = 0
     for parent, directories, names in os.walk(root):
         directories.sort()

@@ -119,16 +119,17 @@ _PLATFORM = re.compile(r"--platform=(?P<platform>[a-z0-9]+/[a-z0-9]+)")
 def foreign_platform(view: View) -> Iterator[Finding]:
     """A stage for another kind of CPU that runs something, and no emulator for it."""
     runnable = (_text(view, "platforms") or "").split()
+    known = {"/".join(item.split("/")[:2]) for item in runnable}
     stage: tuple[int, str] | None = None
     for number, word, rest in instructions(_text(view, "Dockerfile") or ""):
         if word == "FROM":
             named = _PLATFORM.search(rest)
-            foreign = named is not None and not any(item.startswith(named["platform"]) for item in runnable)
-            stage = (number, named["platform"]) if named and foreign else None
+            stage = (number, named["platform"]) if named and named["platform"] not in known else None
         elif word == "RUN" and stage and runnable:
             line, platform = stage
-            seen = [Evidence("file", f"Dockerfile line {line}", f"--platform={platform}", f"--platform={runnable[0]}"),
-                    Evidence("file", "/proc/sys/fs/binfmt_misc", "no handler", f"a handler for {platform}")]  # fmt: skip
+            seen = [Evidence("file", f"Dockerfile line {line}", f"--platform={platform}", f"--platform={runnable[0]}")]
+            if not _text(view, "emulators"):
+                seen.append(Evidence("file", "/proc/sys/fs/binfmt_misc", "no handler", f"a handler for {platform}"))
             yield finding("BLD-06", "a stage for another kind of CPU runs programs", Object("build", f"line {number}"),
                           f'RUN ends with "exec format error": this machine runs {", ".join(runnable)}', seen,
                           fix=Fix(f"take --platform off, or --platform=$BUILDPLATFORM for a stage that only makes files; or "
